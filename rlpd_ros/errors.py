@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two ways in which a user's input can be wrong. Anything else that is raised is a bug."""
+
+
+class RlpdError(Exception):
+    """One line for the user: what is wrong, what was expected, what was found, what to do."""
+
+
+class ConfigError(RlpdError):
+    """A parameter, a configuration file or a command line is wrong."""
+
+
+class DataError(RlpdError):
+    """A bag, a checkpoint, a message or a run directory is wrong."""

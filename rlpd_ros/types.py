@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every other module shares: spaces, observations, transitions, batches and policies as plain data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from rlpd_ros.errors import DataError
+
+
+class Source(IntEnum):
+    """Who chose an executed action. The values are those of ``Action.SOURCE_*``."""
+
+    POLICY = 0
+    RANDOM = 1
+    INTERVENTION = 2
+    DEMONSTRATION = 3
+    HOLD = 4
+
+
+def fingerprint(data: bytes | str) -> str:
+    """Return the first 16 hex digits of the SHA-256 of ``data`` (64 bits: enough to notice any accident)."""
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class SpaceField:
+    """One named part of an observation or an action.
+
+    ``shape`` is ``(n,)`` for float32 fields and ``(height, width, channels)`` for uint8 images; ``low`` and ``high``
+    hold ``n`` bounds in ``unit`` (images: one each).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    unit: str = ""
+    dtype: str = "float32"
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    @property
+    def is_image(self) -> bool:
+        return self.dtype == "uint8"
+
+    @staticmethod
+    def box(name: str, low, high, unit: str = "") -> SpaceField:
+        """Make a float32 field from its bounds (sequences of equal length)."""
+        low, high = (tuple(float(x) for x in np.ravel(bound)) for bound in (low, high))
+        return SpaceField(name, (len(low),), low, high, unit)
+
+    @staticmethod
+    def image(name: str, height: int, width: int, channels: int = 3) -> SpaceField:
+        return SpaceField(name, (height, width, channels), (0.0,), (255.0,), "", "uint8")
+
+
+@dataclass(frozen=True)
+class SpaceSpec:
+    """What an arm driver observes and accepts.
+
+    ``control_rate`` is in Hz, ``frame_id`` names the frame of positions and motions. Two specifications with the same
+    ``fingerprint`` may exchange policies and demonstrations; ``robot``, ``max_episode_steps`` and ``lockstep`` do not
+    enter it.
+    """
+
+    robot: str
+    observation: tuple[SpaceField, ...]
+    action: tuple[SpaceField, ...]
+    control_rate: float
+    frame_id: str
+    max_episode_steps: int
+    lockstep: bool = True
+
+    @property
+    def state_fields(self) -> tuple[SpaceField, ...]:
+        return tuple(f for f in self.observation if not f.is_image)
+
+    @property
+    def image_fields(self) -> tuple[SpaceField, ...]:
+        return tuple(f for f in self.observation if f.is_image)
+
+    @cached_property
+    def state_size(self) -> int:
+        return sum(f.size for f in self.state_fields)
+
+    @cached_property
+    def action_size(self) -> int:
+        return sum(f.size for f in self.action)
+
+    @cached_property
+    def state_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return low and high of the concatenated state, float32 (state_size,) each."""
+        return _bounds(self.state_fields)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(json.dumps(self._identity()))
+
+    def _identity(self) -> dict:
+        return {
+            "observation": [_field_identity(f) for f in self.observation],
+            "action": [_field_identity(f) for f in self.action],
+            "control_rate": self.control_rate,
+            "frame_id": self.frame_id,
+        }
+
+    def difference(self, other: SpaceSpec, mine: str = "mine", theirs: str = "theirs") -> list[str]:
+        """List, one line per field, what keeps the two fingerprints from being equal; [] if nothing does."""
+        lines = []
+        for kind in ("observation", "action"):
+            ours, others = getattr(self, kind), getattr(other, kind)
+            names, other_names = [f.name for f in ours], [f.name for f in others]
+            if names != other_names:
+                lines.append(f"{kind} fields: {mine} {names}, {theirs} {other_names}")
+            by_name = {f.name: f for f in others}
+            for f in ours:
+                if f.name in by_name:
+                    lines += _field_difference(kind, f, by_name[f.name], mine, theirs)
+        for name in ("control_rate", "frame_id"):
+            if getattr(self, name) != getattr(other, name):
+                lines.append(f"{name}: {mine} {getattr(self, name)!r}, {theirs} {getattr(other, name)!r}")
+        return lines
+
+
+def _bounds(fields: tuple[SpaceField, ...]) -> tuple[np.ndarray, np.ndarray]:
+    low = [x for f in fields for x in f.low]
+    high = [x for f in fields for x in f.high]
+    return np.asarray(low, np.float32), np.asarray(high, np.float32)
+
+
+def _field_identity(f: SpaceField) -> list:
+    return [f.name, f.dtype, list(f.shape), f.unit, [repr(x) for x in f.low], [repr(x) for x in f.high]]
+
+
+def _field_difference(kind: str, a: SpaceField, b: SpaceField, mine: str, theirs: str) -> list[str]:
+    return [
+        f"{kind} {a.name}.{name}: {mine} {getattr(a, name)}, {theirs} {getattr(b, name)}"
+        for name in ("dtype", "shape", "unit", "low", "high")
+        if getattr(a, name) != getattr(b, name)
+    ]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """``state``: float32 (state_size,), SI units; ``images``: uint8 (height, width, channels) by field name."""
+
+    state: np.ndarray
+    images: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What an arm did with one action: the observation after it, and the action as executed, in [-1, 1]."""
+
+    observation: Observation
+    reward: float
+    terminated: bool
+    truncated: bool
+    success: bool
+    executed_action: np.ndarray
+
+
+@dataclass(frozen=True)
+class TimeStep:
+    """One observation with its place in an episode (``step`` 0: after a reset) and the step that led to it."""
+
+    session: str
+    episode: int
+    step: int
+    observation: Observation
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    success: bool = False
+    executed_action: np.ndarray | None = None
+    source: Source = Source.HOLD
+    stamp: int = 0  # ns
+
+    @property
+    def last(self) -> bool:
+        return self.terminated or self.truncated
+
+
+@dataclass(frozen=True)
+class TransitionRecord:
+    """One step as it travels and as it is stored in bags: completed by the next record of its episode.
+
+    ``final_observation`` is present exactly if the episode ended with this step.
+    """
+
+    session: str
+    sequence: int
+    episode: int
+    step: int
+    observation: Observation
+    action: np.ndarray  # executed, float32 (action_size,), [-1, 1]
+    reward: float
+    terminated: bool
+    truncated: bool
+    success: bool
+    source: Source
+    policy_version: int = 0
+    final_observation: Observation | None = None
+    space_fingerprint: str = ""
+    stamp: int = 0  # ns
+
+    @property
+    def last(self) -> bool:
+        return self.terminated or self.truncated
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A complete step: what the replay buffer stores. ``mask`` is 0 where the value of what follows is zero."""
+
+    observation: Observation
+    action: np.ndarray
+    reward: float
+    next_observation: Observation
+    terminated: bool
+    source: Source
+
+    @property
+    def mask(self) -> float:
+        return 1.0 - float(self.terminated)  # a truncated episode bootstraps
+
+
+class Batch(NamedTuple):
+    """Arrays with a common leading shape: (batch, ...) or (utd_ratio, batch, ...).
+
+    ``observations`` and ``next_observations`` map "state" (float32) and image names (uint8) to arrays.
+    """
+
+    observations: dict[str, np.ndarray]
+    actions: np.ndarray
+    rewards: np.ndarray
+    masks: np.ndarray
+    next_observations: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class PolicySnapshot:
+    """A policy on its way from the learner to the actors, with its evidence. See PolicyParams.msg."""
+
+    session: str
+    version: int
+    gradient_step: int
+    checksum: str
+    network: str
+    network_fingerprint: str
+    space_fingerprint: str
+    probe: Observation
+    probe_action: np.ndarray
+    change: float
+    data: bytes
+    stamp: int = 0  # ns
+
+
+def expect_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raise DataError unless ``array`` has exactly ``shape``."""
+    if np.shape(array) != shape:
+        raise DataError(f"{name}: expected shape {shape}, found {np.shape(array)}")
