@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -24,6 +25,11 @@ class Source(IntEnum):
     INTERVENTION = 2
     DEMONSTRATION = 3
     HOLD = 4
+
+
+def new_session(kind: str) -> str:
+    """Name one life of one process, e.g. "actor-3fa9c1d2": a restarted process is a new session."""
+    return f"{kind}-{secrets.token_hex(4)}"
 
 
 def fingerprint(data: bytes | str) -> str:
@@ -190,6 +196,59 @@ class TimeStep:
     @property
     def last(self) -> bool:
         return self.terminated or self.truncated
+
+
+@dataclass(frozen=True)
+class ActionRecord:
+    """An actor's answer to the observation of the same (episode, step, stamp); see Action.msg."""
+
+    session: str
+    episode: int
+    step: int
+    action: np.ndarray  # float32 (action_size,), [-1, 1]
+    policy_version: int
+    source: Source
+    stamp: int = 0  # ns, of the observation answered
+
+
+@dataclass(frozen=True)
+class Acknowledgement:
+    """The learner's receipt to one session; see TransitionsAck.msg."""
+
+    session: str
+    learner_session: str
+    sequence: int
+    budget: int
+    stored: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class EpisodeSummary:
+    """One finished episode; see EpisodeStats.msg."""
+
+    session: str
+    episode: int
+    steps: int
+    episode_return: float
+    success: bool
+    terminated: bool
+    truncated: bool
+    evaluation: bool
+    evaluation_id: int
+    evaluation_done: bool
+    evaluation_episodes: int
+    evaluation_successes: int
+    policy_version: int
+    gradient_step: int
+    env_steps: int
+    policy_lag: float
+    policy_actions: int
+    random_actions: int
+    intervention_actions: int
+    duration: float  # s
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The actor: answers observations with actions and turns what the arm did into transitions. No ROS, no threads."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+import numpy as np
+
+from rlpd_ros.config import parameter
+from rlpd_ros.data.outbox import Outbox
+from rlpd_ros.errors import DataError
+from rlpd_ros.rl.policy import Policy, verify
+from rlpd_ros.types import (
+    Acknowledgement,
+    ActionRecord,
+    EpisodeSummary,
+    PolicySnapshot,
+    Source,
+    SpaceSpec,
+    TimeStep,
+    TransitionRecord,
+)
+
+RECENT = 1000  # actions over which shares and medians are reported
+
+
+@dataclass(frozen=True)
+class ActorConfig:
+    """Parameters of the actor."""
+
+    random_steps: int = parameter(0, "training steps with uniformly random actions before the policy acts", low=0)
+    eval_every: int = parameter(10, "training episodes between two evaluations; 0: never evaluate", low=0)
+    eval_episodes: int = parameter(50, "greedy episodes in an evaluation that counts", low=1)
+    eval_min_episodes: int = parameter(
+        10, "an evaluation goes on for so many episodes even when it cannot reach success_target any more", low=1)
+    success_target: float = parameter(0.95, "share of successful greedy episodes at which training is done", 0.0, 1.0)
+    intervention_timeout: float = parameter(0.25, "s for which a person's last command goes before the policy", 0.0)
+    resend_period: float = parameter(1.0, "s without a receipt after which transitions are sent again", 0.01)
+    status_period: float = parameter(0.5, "s between two messages on actor_status", 0.05)
+    deterministic: bool = parameter(False, "act greedily in training too, without exploration")
+    seed: int = parameter(0, "of exploration", low=0)
+
+
+class State(IntEnum):
+    """What the actor is doing; the values are those of ``ActorStatus.msg``."""
+
+    WAITING_FOR_SPACE = 0
+    WAITING_FOR_POLICY = 1
+    WAITING_FOR_BUDGET = 2
+    WAITING_FOR_ARM = 3
+    ACTING = 4
+    EVALUATING = 5
+    FINISHED = 6
+
+
+class ActorOutputs(Protocol):
+    """What an actor can do to the world."""
+
+    def act(self, action: ActionRecord) -> None: ...
+    def send(self, record: TransitionRecord) -> None: ...
+    def finish_episode(self, summary: EpisodeSummary) -> None: ...
+    def reset_arm(self) -> None: ...
+    def say(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
+
+
+@dataclass
+class ActorReport:
+    """The fields of ActorStatus.msg, by the same names."""
+
+    session: str
+    state: int = State.WAITING_FOR_SPACE
+    text: str = ""
+    applied_version: int = 0
+    applied_gradient_step: int = 0
+    applied_checksum: str = ""
+    policy_age: float = 0.0
+    refused_version: int = 0
+    refusal: str = ""
+    probe_error: float = 0.0
+    space_fingerprint: str = ""
+    network_fingerprint: str = ""
+    env_steps: int = 0
+    episodes: int = 0
+    policy_actions: int = 0
+    random_actions: int = 0
+    intervention_actions: int = 0
+    held_actions: int = 0
+    random_steps: int = 0
+    random_share: float = 0.0
+    saturated_share: float = 0.0
+    transitions_sent: int = 0
+    transitions_acked: int = 0
+    transitions_unacked: int = 0
+    overruns: int = 0
+    inference_ms: float = 0.0
+
+
+class Evaluation:
+    """Greedy episodes until the share of successes is known to reach ``target``, or known not to."""
+
+    def __init__(self, number: int, config: ActorConfig) -> None:
+        self.number = number
+        self.episodes = 0
+        self.successes = 0
+        self._config = config
+        self._allowed_failures = config.eval_episodes - math.ceil(config.success_target * config.eval_episodes - 1e-9)
+
+    def record(self, success: bool) -> None:
+        self.episodes += 1
+        self.successes += success
+
+    @property
+    def done(self) -> bool:
+        hopeless = self.episodes - self.successes > self._allowed_failures
+        return self.episodes >= self._config.eval_episodes or (
+            hopeless and self.episodes >= self._config.eval_min_episodes)
+
+
+class Actor:
+    """Drive one arm through ``out`` with the newest verified policy.
+
+    Call ``observe`` for every observation, ``offer`` for every policy, ``acknowledge`` for every receipt, ``intervene``
+    for a person's command and ``tick`` now and then. ``clock`` returns seconds, monotonic; ``wall_ns`` nanoseconds.
+    """
+
+    def __init__(self, config: ActorConfig, policy: Policy, spec: SpaceSpec, out: ActorOutputs, session: str,
+                 clock: Callable[[], float], wall_ns: Callable[[], int]) -> None:
+        self.config = config
+        self.spec = spec
+        self.session = session
+        self.report = ActorReport(session, random_steps=config.random_steps, space_fingerprint=spec.fingerprint,
+                                  network_fingerprint=policy.fingerprint)
+        self._policy = policy
+        self._out = out
+        self._clock = clock
+        self._wall_ns = wall_ns
+        self._outbox = Outbox(config.resend_period)
+        self._rng = np.random.default_rng(config.seed)
+
+        self._params = None
+        self._applied: PolicySnapshot | None = None
+        self._offered: PolicySnapshot | None = None  # waits for the end of an evaluation
+        self._newest_version = 0
+
+        self._current: TimeStep | None = None
+        self._answer: ActionRecord | None = None
+        self._intervention: tuple[np.ndarray, float] | None = None
+        self._last_seen = clock()
+        self._episode = 0
+        self._evaluation: Evaluation | None = None
+        self._evaluations = 0
+        self._episodes_since_evaluation = 0
+        self._begin_episode()
+
+        self._recent_sources: deque[Source] = deque(maxlen=RECENT)
+        self._recent_saturation: deque[float] = deque(maxlen=RECENT)
+        self._recent_inference: deque[float] = deque(maxlen=RECENT)
+
+    # What the world tells the actor
+
+    def observe(self, now: TimeStep) -> None:
+        """Take an observation: complete the step that led to it and answer it with an action."""
+        self._last_seen = self._clock()
+        current = self._current
+        same_episode = current is not None and (now.session, now.episode) == (current.session, current.episode)
+        if same_episode and now.step == current.step and now.stamp == current.stamp:  # our answer was lost
+            if self._answer is not None:
+                self._out.act(self._answer)
+            elif now.last:
+                self._out.reset_arm()
+            return
+        if not same_episode and now.step > 0:  # an episode that somebody else began
+            self._current, self._answer = None, None
+            self._out.reset_arm()
+            return
+        record = None
+        if same_episode and now.step == current.step + 1 and self._answer is not None:
+            record = self._complete(current, self._answer, now)
+        self._current, self._answer = now, None
+        if now.step == 0:
+            self._begin_episode()
+        if now.last:
+            self._end_episode(now)
+            self._out.reset_arm()
+        else:
+            self._try_answer()
+        if record is not None:  # after the answer: the arm waits for that
+            self._outbox.add(record)
+            self._send()
+
+    def offer(self, snapshot: PolicySnapshot) -> None:
+        """Take a policy from the learner; apply it now, or after the evaluation under way."""
+        self._newest_version = snapshot.version
+        if self._evaluation is not None and self._params is not None:
+            self._offered = snapshot
+        else:
+            self._apply(snapshot)
+            self._try_answer()
+
+    def acknowledge(self, ack: Acknowledgement) -> None:
+        """Take the learner's receipt and the step budget that comes with it."""
+        if ack.session == self.session:
+            self._outbox.acknowledge(ack, self._clock())
+            self._send()
+            self._try_answer()
+
+    def intervene(self, action: np.ndarray) -> None:
+        """Take a person's action, normalised to [-1, 1]; it goes before the policy's for a short while."""
+        if np.shape(action) == (self.spec.action_size,) and np.all(np.isfinite(action)):
+            self._intervention = (np.clip(np.asarray(action, np.float32), -1.0, 1.0), self._clock())
+        else:
+            self._out.warn(f"intervention refused: expected {self.spec.action_size} finite numbers, found {action}")
+
+    def tick(self) -> None:
+        """Send what is due again and answer an observation that had to wait."""
+        self._send()
+        self._try_answer()
+
+    # Policies
+
+    def _apply(self, snapshot: PolicySnapshot) -> None:
+        before = self._applied
+        if before and (before.session, before.version) == (snapshot.session, snapshot.version):
+            return
+        try:
+            params, probe_error = verify(snapshot, self._policy, self.spec)
+        except DataError as error:
+            self.report.refused_version, self.report.refusal = snapshot.version, str(error)
+            self._out.warn(f"refused network parameters: version {snapshot.version}: {error}")
+            return
+        self._params, self._applied = params, snapshot
+        report = self.report
+        report.applied_version, report.applied_gradient_step = snapshot.version, snapshot.gradient_step
+        report.applied_checksum, report.probe_error = snapshot.checksum, probe_error
+        report.refused_version, report.refusal = 0, ""
+        age = (self._wall_ns() - snapshot.stamp) / 1e6
+        self._out.say(f"received network parameters: version {snapshot.version}, learner step {snapshot.gradient_step}, "
+                      f"checksum {snapshot.checksum}, change {snapshot.change:.4g}, age {age:.1f} ms")
+
+    # Acting
+
+    def _try_answer(self) -> None:
+        if self._current is None or self._current.last or self._answer is not None or self._waits_for() is not None:
+            return
+        action, source = self._choose(self._current)
+        version = self._applied.version if source is Source.POLICY and self._applied else 0
+        self._answer = ActionRecord(self.session, self._current.episode, self._current.step, action, version, source,
+                                    self._current.stamp)
+        self._out.act(self._answer)
+
+    def _waits_for(self) -> State | None:
+        if self._params is None and not self._in_random_phase():
+            return State.WAITING_FOR_POLICY
+        if self.spec.lockstep and self._evaluation is None and self._outbox.next_sequence > self._outbox.budget:
+            return State.WAITING_FOR_BUDGET
+        return None
+
+    def _in_random_phase(self) -> bool:
+        return self._evaluation is None and self.report.env_steps < self.config.random_steps
+
+    def _choose(self, now: TimeStep) -> tuple[np.ndarray, Source]:
+        if self._intervention is not None:
+            action, at = self._intervention
+            if self._clock() - at <= self.config.intervention_timeout:
+                return action, Source.INTERVENTION
+            self._intervention = None
+        if self._in_random_phase():
+            return self._rng.uniform(-1.0, 1.0, self.spec.action_size).astype(np.float32), Source.RANDOM
+        started = self._clock()
+        if self._evaluation is not None or self.config.deterministic:
+            action = self._policy.mode(self._params, now.observation)
+        else:
+            action = self._policy.sample(self._params, now.observation)
+        self._recent_inference.append(self._clock() - started)
+        self._recent_saturation.append(float(np.mean(np.abs(action) > 0.999)))
+        return action, Source.POLICY
+
+    def _complete(self, current: TimeStep, answer: ActionRecord, now: TimeStep) -> TransitionRecord | None:
+        """Account for the step from ``current`` to ``now``; return it as a record if it is for training."""
+        self._return += now.reward
+        self._steps += 1
+        self._lags += max(0, self._newest_version - answer.policy_version) if answer.source is Source.POLICY else 0
+        self._sources[answer.source] += 1
+        if self._evaluation is not None:
+            return None
+        report = self.report
+        report.env_steps += 1
+        report.policy_actions += answer.source is Source.POLICY
+        report.random_actions += answer.source is Source.RANDOM
+        report.intervention_actions += answer.source is Source.INTERVENTION
+        self._recent_sources.append(answer.source)
+        return TransitionRecord(
+            session=self.session, sequence=self._outbox.next_sequence, episode=self._episode, step=current.step,
+            observation=current.observation, action=now.executed_action, reward=now.reward,
+            terminated=now.terminated, truncated=now.truncated, success=now.success, source=answer.source,
+            policy_version=answer.policy_version, final_observation=now.observation if now.last else None,
+            space_fingerprint=self.spec.fingerprint, stamp=current.stamp)
+
+    # Episodes
+
+    def _begin_episode(self) -> None:
+        self._episode += 1
+        self._return, self._steps, self._lags = 0.0, 0, 0
+        self._sources: Counter[Source] = Counter()
+        self._episode_started = self._clock()
+        due = self.config.eval_every and self._episodes_since_evaluation >= self.config.eval_every
+        if due and self._evaluation is None and self._params is not None:
+            self._evaluations += 1
+            self._evaluation = Evaluation(self._evaluations, self.config)
+
+    def _end_episode(self, last: TimeStep) -> None:
+        evaluation = self._evaluation
+        if evaluation is not None:
+            evaluation.record(last.success)
+        else:
+            self.report.episodes += 1
+            self._episodes_since_evaluation += 1
+        applied = self._applied
+        self._out.finish_episode(EpisodeSummary(
+            session=self.session, episode=self._episode, steps=self._steps, episode_return=self._return,
+            success=last.success, terminated=last.terminated, truncated=last.truncated,
+            evaluation=evaluation is not None, evaluation_id=evaluation.number if evaluation else 0,
+            evaluation_done=evaluation.done if evaluation else False,
+            evaluation_episodes=evaluation.episodes if evaluation else 0,
+            evaluation_successes=evaluation.successes if evaluation else 0,
+            policy_version=applied.version if applied else 0, gradient_step=applied.gradient_step if applied else 0,
+            env_steps=self.report.env_steps, policy_lag=self._lags / max(1, self._sources[Source.POLICY]),
+            policy_actions=self._sources[Source.POLICY], random_actions=self._sources[Source.RANDOM],
+            intervention_actions=self._sources[Source.INTERVENTION],
+            duration=self._clock() - self._episode_started))
+        if evaluation is not None and evaluation.done:
+            self._evaluation = None
+            self._episodes_since_evaluation = 0
+            if self._offered is not None:
+                self._apply(self._offered)
+                self._offered = None
+
+    # Telling others
+
+    def _send(self) -> None:
+        for record in self._outbox.due(self._clock()):
+            self._out.send(record)
+
+    def status(self) -> ActorReport:
+        """Bring the report up to date and return it."""
+        report = self.report
+        report.state, report.text = self._describe()
+        if self._applied:
+            report.policy_age = max(0.0, (self._wall_ns() - self._applied.stamp) / 1e9)
+        sources = self._recent_sources
+        report.random_share = sources.count(Source.RANDOM) / max(1, len(sources))
+        report.saturated_share = float(np.mean(self._recent_saturation)) if self._recent_saturation else 0.0
+        report.inference_ms = 1e3 * float(np.median(self._recent_inference)) if self._recent_inference else 0.0
+        report.transitions_sent = self._outbox.sent
+        report.transitions_acked = self._outbox.acknowledged
+        report.transitions_unacked = self._outbox.unacknowledged
+        return report
+
+    def _describe(self) -> tuple[State, str]:
+        waits_for = self._waits_for()
+        if waits_for is State.WAITING_FOR_POLICY:
+            if self.report.refusal:
+                return waits_for, f"holding still: the learner's policy was refused: {self.report.refusal}"
+            return waits_for, ("holding still: no policy received yet; is the learner running, on the same "
+                               "ROS_DOMAIN_ID and namespace, and past its start-up?")
+        silence = self._clock() - self._last_seen
+        if self._current is None or (silence > 2.0 and self._answer is not None):
+            return State.WAITING_FOR_ARM, f"no observation for {silence:.1f} s: is the arm driver running?"
+        if waits_for is State.WAITING_FOR_BUDGET:
+            return waits_for, (f"waiting for the learner: {self._outbox.next_sequence - 1} training steps taken, "
+                               f"{self._outbox.budget} released")
+        if self._evaluation is not None:
+            done = self._evaluation
+            return State.EVALUATING, f"evaluation {done.number}: {done.successes} of {done.episodes} successful"
+        if self._in_random_phase():
+            left = self.config.random_steps - self.report.env_steps
+            return State.ACTING, f"acting at RANDOM for {left} more steps (random_steps {self.config.random_steps})"
+        return State.ACTING, f"acting on version {self.report.applied_version}"
