@@ -25,6 +25,7 @@ from rlpd_ros.types import (
     SpaceSpec,
     TimeStep,
     TransitionRecord,
+    new_session,
 )
 
 RECENT = 1000  # actions over which shares and medians are reported
@@ -157,7 +158,6 @@ class Actor:
         self._evaluation: Evaluation | None = None
         self._evaluations = 0
         self._episodes_since_evaluation = 0
-        self._begin_episode()
 
         self._recent_sources: deque[Source] = deque(maxlen=RECENT)
         self._recent_saturation: deque[float] = deque(maxlen=RECENT)
@@ -207,6 +207,12 @@ class Actor:
     def acknowledge(self, ack: Acknowledgement) -> None:
         """Take the learner's receipt and the step budget that comes with it."""
         if ack.session == self.session:
+            if self._outbox.is_foreign(ack):
+                self.session = self.report.session = new_session("actor")
+                self._outbox.renumber(self.session)
+                self._out.warn(f"another learner ({ack.learner_session}) lacks transitions that an earlier one had on "
+                               f"disk: those stay in the earlier run; going on as {self.session}")
+                return
             self._outbox.acknowledge(ack, self._clock())
             self._send()
             self._try_answer()

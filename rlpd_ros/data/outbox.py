@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 
 from rlpd_ros.types import Acknowledgement, TransitionRecord
 
@@ -49,6 +50,18 @@ class Outbox:
         self._records.append(record)
         self._next += 1
 
+    def is_foreign(self, ack: Acknowledgement) -> bool:
+        """Tell whether a learner lacks records that are gone from here because an earlier learner had them."""
+        return ack.learner_session != self._learner and ack.sequence + 1 < self._first
+
+    def renumber(self, session: str) -> None:
+        """Begin again as ``session`` with the records held: their sequence starts from 1."""
+        held = [replace(record, session=session, sequence=i) for i, record in enumerate(self._records, start=1)]
+        self._records = deque(held)
+        self._first, self._next, self._to_send = 1, len(held) + 1, 1
+        self.acknowledged = self.budget = 0
+        self._learner = ""
+
     def acknowledge(self, ack: Acknowledgement, now: float) -> None:
         """Take the learner's receipt: forget what is on its disk, start over for a learner that has less."""
         new_learner = ack.learner_session != self._learner
@@ -62,8 +75,7 @@ class Outbox:
             while self._records and self._first <= self.acknowledged:
                 self._records.popleft()
                 self._first += 1
-        lowest = max(self.acknowledged + 1, self._first)
-        self._to_send = lowest if new_learner else max(self._to_send, lowest)
+        self._to_send = self.acknowledged + 1 if new_learner else max(self._to_send, self.acknowledged + 1)
 
     def due(self, now: float) -> Iterable[TransitionRecord]:
         """Return what to send at ``now`` (s, monotonic), oldest first, and consider it sent."""
@@ -71,13 +83,10 @@ class Outbox:
             self._progress_at = now  # nothing is under way, so nothing can be late
         elif now - self._progress_at > self._resend_period:
             self._progress_at = now
-            self._to_send = max(self.acknowledged + 1, self._first)
+            self._to_send = self.acknowledged + 1
         end = min(self._next, self.acknowledged + 1 + self._window)
         if end <= self._to_send:
             return []
-        if not self._keep and end == self._next and end - self._to_send == 1:
-            due = [self._records[-1]]  # the usual case: one new record
-        else:
-            due = [self._records[sequence - self._first] for sequence in range(self._to_send, end)]
+        due = [self._records[sequence - self._first] for sequence in range(self._to_send, end)]
         self._to_send = end
         return due
