@@ -12,10 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
-from rlpd_ros.config import parameter
 from rlpd_ros.data.outbox import Outbox
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.policy import Policy, verify
+from rlpd_ros.settings import ActorConfig
 from rlpd_ros.types import (
     Acknowledgement,
     ActionRecord,
@@ -29,23 +29,6 @@ from rlpd_ros.types import (
 )
 
 RECENT = 1000  # actions over which shares and medians are reported
-
-
-@dataclass(frozen=True)
-class ActorConfig:
-    """Parameters of the actor."""
-
-    random_steps: int = parameter(0, "training steps with uniformly random actions before the policy acts", low=0)
-    eval_every: int = parameter(10, "training episodes between two evaluations; 0: never evaluate", low=0)
-    eval_episodes: int = parameter(50, "greedy episodes in an evaluation that counts", low=1)
-    eval_min_episodes: int = parameter(
-        10, "an evaluation goes on for so many episodes even when it cannot reach success_target any more", low=1)
-    success_target: float = parameter(0.95, "share of successful greedy episodes at which training is done", 0.0, 1.0)
-    intervention_timeout: float = parameter(0.25, "s for which a person's last command goes before the policy", 0.0)
-    resend_period: float = parameter(1.0, "s without a receipt after which transitions are sent again", 0.01)
-    status_period: float = parameter(0.5, "s between two messages on actor_status", 0.05)
-    deterministic: bool = parameter(False, "act greedily in training too, without exploration")
-    seed: int = parameter(0, "of exploration", low=0)
 
 
 class State(IntEnum):

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from rlpd_ros.actor import ActorReport
-from rlpd_ros.config import parameter
 from rlpd_ros.data.episodes import TransitionAssembler, validate
 from rlpd_ros.data.replay_buffer import ReplayBuffer, symmetric_batches
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.policy import Policy, make_snapshot
+from rlpd_ros.settings import LearnerConfig
 from rlpd_ros.types import (
     Acknowledgement,
     EpisodeSummary,
@@ -29,27 +29,6 @@ from rlpd_ros.types import (
 
 ALIVE = 3.0  # s after which an actor that says nothing is not counted any more
 UNLIMITED = 2**63 - 1
-
-
-@dataclass(frozen=True)
-class LearnerConfig:
-    """Parameters of the learner, besides those of the agent and of the policy."""
-
-    batch_size: int = parameter(256, "transitions per mini-batch; half of them are demonstrations", low=2)
-    training_starts: int = parameter(100, "online transitions before training starts", low=1)
-    max_steps: int = parameter(100_000, "gradient steps at which training ends in any case", low=1)
-    max_env_steps: int = parameter(0, "environment steps at which training ends in any case; 0: no such limit", low=0)
-    steps_per_update: int = parameter(50, "gradient steps between two publications of the policy", low=1)
-    replay_buffer_capacity: int = parameter(200_000, "transitions in the online buffer", low=1)
-    demo_buffer_capacity: int = parameter(200_000, "transitions in the demonstration buffer", low=1)
-    require_demonstrations: bool = parameter(True, "wait for the demo loader's manifest and for all that it counts")
-    checkpoint_period: int = parameter(5_000, "gradient steps between two checkpoints", low=1)
-    log_period: int = parameter(100, "gradient steps between two lines of metrics", low=1)
-    status_period: float = parameter(0.5, "s between two messages on learner_status", 0.05)
-    steps_ahead: int = parameter(20, "environment steps that actors may be ahead of training (lockstep)", low=1)
-    success_target: float = parameter(0.95, "training is done when an evaluation succeeds this often", 0.0, 1.0)
-    eval_episodes: int = parameter(50, "episodes that such an evaluation must have", low=1)
-    seed: int = parameter(0, "of the network's initialisation, of sampling and of exploration noise in the losses", low=0)
 
 
 class State(IntEnum):

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parameters of every node. Those of the arm, the policy and the agent are declared where they are used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlpd_ros.arm.config import ArmConfig
+from rlpd_ros.config import parameter
+from rlpd_ros.rl.config import AgentConfig, PolicyConfig
+
+
+@dataclass(frozen=True)
+class DriverConfig:
+    """Parameters of the arm driver node, besides those of the arm that it drives."""
+
+    lockstep: bool = parameter(True, "simulation: wait for each action; false: tick at control_rate in real time")
+    repeat_period: float = parameter(0.2, "s without an answer after which an observation is published again", 0.01)
+    seed: int = parameter(0, "of the start positions", low=0)
+
+
+@dataclass(frozen=True)
+class ActorConfig:
+    """Parameters of the actor."""
+
+    random_steps: int = parameter(0, "training steps with uniformly random actions before the policy acts", low=0)
+    eval_every: int = parameter(10, "training episodes between two evaluations; 0: never evaluate", low=0)
+    eval_episodes: int = parameter(50, "greedy episodes in an evaluation that counts", low=1)
+    eval_min_episodes: int = parameter(
+        10, "an evaluation goes on for so many episodes even when it cannot reach success_target any more", low=1)
+    success_target: float = parameter(0.95, "share of successful greedy episodes at which training is done", 0.0, 1.0)
+    intervention_timeout: float = parameter(0.25, "s for which a person's last command goes before the policy", 0.0)
+    resend_period: float = parameter(1.0, "s without a receipt after which transitions are sent again", 0.01)
+    status_period: float = parameter(0.5, "s between two messages on actor_status", 0.05)
+    deterministic: bool = parameter(False, "act greedily in training too, without exploration")
+    seed: int = parameter(0, "of exploration", low=0)
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """Parameters of the learner, besides those of the agent and of the policy."""
+
+    batch_size: int = parameter(256, "transitions per mini-batch; half of them are demonstrations", low=2)
+    training_starts: int = parameter(100, "online transitions before training starts", low=1)
+    max_steps: int = parameter(100_000, "gradient steps at which training ends in any case", low=1)
+    max_env_steps: int = parameter(0, "environment steps at which training ends in any case; 0: no such limit", low=0)
+    steps_per_update: int = parameter(50, "gradient steps between two publications of the policy", low=1)
+    replay_buffer_capacity: int = parameter(200_000, "transitions in the online buffer", low=1)
+    demo_buffer_capacity: int = parameter(200_000, "transitions in the demonstration buffer", low=1)
+    require_demonstrations: bool = parameter(True, "wait for the demo loader's manifest and for all that it counts")
+    checkpoint_period: int = parameter(5_000, "gradient steps between two checkpoints", low=1)
+    log_period: int = parameter(100, "gradient steps between two lines of metrics", low=1)
+    status_period: float = parameter(0.5, "s between two messages on learner_status", 0.05)
+    steps_ahead: int = parameter(20, "environment steps that actors may be ahead of training (lockstep)", low=1)
+    success_target: float = parameter(0.95, "training is done when an evaluation succeeds this often", 0.0, 1.0)
+    eval_episodes: int = parameter(50, "episodes that such an evaluation must have", low=1)
+    seed: int = parameter(0, "of the network's initialisation, of sampling and of exploration noise in the losses", low=0)
+
+
+@dataclass(frozen=True)
+class LearnerNodeConfig:
+    """Parameters of the learner node that its logic does not need."""
+
+    run: str = parameter("", "run directory: metrics, checkpoints and transitions go there; an earlier life is resumed")
+    preset: str = parameter("default", "name of the settings, for the summary")
+    checkpoints_kept: int = parameter(3, "newest checkpoints to keep", low=1)
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """Parameters of the demo loader."""
+
+    demo_path: tuple[str, ...] = parameter((), "rosbag2 bags of transitions: files, folders, or folders of bags")
+    resend_period: float = parameter(1.0, "s without a receipt after which demonstrations are sent again", 0.01)
+
+
+NODES: dict[str, tuple[type, ...]] = {
+    "arm_driver": (DriverConfig, ArmConfig),
+    "demo_loader": (LoaderConfig,),
+    "learner": (LearnerNodeConfig, LearnerConfig, AgentConfig, PolicyConfig),
+    "actor": (ActorConfig, PolicyConfig),
+}
+"""Node -> the configurations whose fields are its ROS parameters."""
