@@ -1,0 +1,29 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Say in one line what the machine lacks to build this package. Usage: prerequisites.sh PYTHON
+python=$1
+fail() { echo "rlpd_ros: $*" >&2; exit 1; }
+
+command -v "$python" >/dev/null || fail "no '$python' found: install Python 3.10 or newer, or name one: make PYTHON=/path/to/python3"
+version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || fail "'$python' does not run"
+case $version in
+  3.1[0-4]) ;;
+  *) fail "'$python' is Python $version, expected 3.10 to 3.14: name another one with make PYTHON=/path/to/python3" ;;
+esac
+
+packages=
+"$python" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python$version-venv"
+"$python" - <<'EOF' || packages="$packages python$version-dev"
+import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))
+EOF
+command -v "${CC:-cc}" >/dev/null || packages="$packages gcc"
+command -v "${CXX:-c++}" >/dev/null || packages="$packages g++"
+[ -z "$packages" ] || fail "missing$packages: sudo apt install$packages"
+
+if [ -n "$ROS_DISTRO" ]; then
+  command -v colcon >/dev/null || fail "ROS 2 $ROS_DISTRO is sourced, but colcon is missing: sudo apt install python3-colcon-common-extensions"
+else
+  platform=$(uname -s)-$(uname -m)
+  [ "$platform" = Linux-x86_64 ] || fail "ROS 2 wheels exist for Linux-x86_64, this is $platform: install ROS 2 and source it first"
+fi
