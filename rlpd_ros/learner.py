@@ -154,7 +154,7 @@ class Learner:
         self._previous_data = b""
         self._data_at: float | None = None
         self._rate_mark = (clock(), 0, 0)
-        self._failure = ""
+        self._demo_error = ""
 
     # What comes in
 
@@ -209,19 +209,31 @@ class Learner:
         return True
 
     def _reject(self, record: TransitionRecord, why: str) -> None:
-        self.report.transitions_rejected += 1
-        count = self._rejections.get(record.session, (0, ""))[0] + 1
-        self._rejections[record.session] = (count, why)
-        if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
-            self._out.warn(f"refused transition {record.sequence} of {record.session} (refusal {count}): {why}")
+        self._count_rejection(record.session, f"transition {record.sequence}: {why}")
         if record.space_fingerprint == self.spec.fingerprint:
             # It will not get better by being sent again, and must not hold up what follows. One of another space
             # stays with its sender: the fault may be on this side.
             self._ledger.advance(record.session)
 
-    def expect_demonstrations(self, session: str, total: int) -> None:
-        """Take the demo loader's count of what it will send under ``session``."""
-        if self._demo_sessions.get(session) != total:
+    def _count_rejection(self, session: str, why: str) -> None:
+        self.report.transitions_rejected += 1
+        if session not in self._rejections and len(self._rejections) >= Ledger.MAX_SESSIONS:
+            return
+        count = self._rejections.get(session, (0, ""))[0] + 1
+        self._rejections[session] = (count, why)
+        if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
+            self._out.warn(f"refused from {session} (refusal {count}): {why}")
+
+    def refuse(self, session: str, error: DataError) -> None:
+        """Count a message that could not even be read as a transition."""
+        self.report.transitions_received += 1
+        self._count_rejection(session, str(error))
+
+    def expect_demonstrations(self, session: str, total: int, error: str = "") -> None:
+        """Take the demo loader's count of what it will send under ``session``, or why it cannot send any."""
+        if error:
+            self._demo_error = error
+        elif self._demo_sessions.get(session) != total:
             self._demo_sessions[session] = total
             self._to_acknowledge.add(session)
 
@@ -282,6 +294,8 @@ class Learner:
         if report.state in (State.FINISHED, State.FAILED):
             return State(report.state), report.text
         if config.require_demonstrations:
+            if self._demo_error and not self._demo_sessions:
+                return State.WAITING_FOR_DEMONSTRATIONS, f"the demo loader found a fault: {self._demo_error}"
             if not self._demo_sessions:
                 return State.WAITING_FOR_DEMONSTRATIONS, (
                     "no manifest from a demo loader yet: start it with demo_path, or set require_demonstrations false")
@@ -300,7 +314,9 @@ class Learner:
         return sum(self._ledger.stored.get(session, 0) for session in self._demo_sessions)
 
     def publish(self) -> None:
-        """Publish the current policy under the next version."""
+        """Publish the current policy under the next version, unless training has gone wrong."""
+        if not self._is_healthy():
+            return
         report = self.report
         snapshot = make_snapshot(self._policy, self.agent.actor.params, self.spec, self._probe(), session=self.session,
                                  version=report.version + 1, gradient_step=report.gradient_step,
@@ -344,6 +360,11 @@ class Learner:
         self._rng.bit_generator.state = metadata["sampling"]
         self._rate_mark = (self._clock(), report.gradient_step, report.env_steps)
 
+    @property
+    def newest(self) -> PolicySnapshot:
+        """Return the policy published last."""
+        return self._published[self.report.version]
+
     def finish(self, why: str, version: int = 0) -> None:
         """End training: publish and save what was learned, keep ``version`` (0: the newest) as the run's policy."""
         if version not in self._published:
@@ -360,16 +381,21 @@ class Learner:
         self.report.state, self.report.text = State.FAILED, why
         self._out.warn(why)
 
+    def _is_healthy(self) -> bool:
+        """Fail, for good, if the last step's losses are not finite: such a network must not reach an arm."""
+        bad = [name for name, value in self._info.items() if not np.isfinite(float(value))]
+        if bad:
+            self.fail(f"not finite at gradient step {self.report.gradient_step}: {', '.join(bad)}. Training has stopped, "
+                      "the last policy stays out; look for huge observations or rewards, or lower the learning rates")
+        return not bad
+
     def _log(self) -> None:
-        self._await_step()
+        if not self._is_healthy():
+            return
         report, info = self.report, {name: float(value) for name, value in self._info.items()}
         for name, value in info.items():
             if hasattr(report, name):
                 setattr(report, name, value)
-        bad = [name for name, value in info.items() if not np.isfinite(value)]
-        if bad:
-            self.fail(f"not finite at gradient step {report.gradient_step}: {', '.join(bad)}. Training stopped before "
-                      "publishing it; look for huge observations or rewards, or lower the learning rates")
         now, steps, env_steps = self._clock(), report.gradient_step, report.env_steps
         then, steps_then, env_steps_then = self._rate_mark
         self._rate_mark = (now, steps, env_steps)

@@ -11,12 +11,10 @@ from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 
 
 @dataclass(frozen=True)
-class DriverConfig:
+class DriverNodeConfig:
     """Parameters of the arm driver node, besides those of the arm that it drives."""
 
-    lockstep: bool = parameter(True, "simulation: wait for each action; false: tick at control_rate in real time")
     repeat_period: float = parameter(0.2, "s without an answer after which an observation is published again", 0.01)
-    seed: int = parameter(0, "of the start positions", low=0)
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class LoaderConfig:
 
 
 NODES: dict[str, tuple[type, ...]] = {
-    "arm_driver": (DriverConfig, ArmConfig),
+    "arm_driver": (DriverNodeConfig, ArmConfig),
     "demo_loader": (LoaderConfig,),
     "learner": (LearnerNodeConfig, LearnerConfig, AgentConfig, PolicyConfig),
     "actor": (ActorConfig, PolicyConfig),

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: ``rlpd train | record | eval | report``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rlpd_ros.errors import RlpdError
+from rlpd_ros.graph import USER_ERROR
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``rlpd``; return its exit status: 0 success, 1 failure, 2 wrong input, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run_command(options)
+    except RlpdError as error:
+        print(f"rlpd {options.command}: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rlpd", description="Teach an arm a task from demonstrations and experience.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_record(commands)
+    _add_eval(commands)
+    _add_report(commands)
+    return parser
+
+
+def _add_configuration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", action="append", default=[], metavar="FILE",
+                        help="ROS parameter file (YAML); may be repeated, the last one wins")
+    parser.add_argument("--preset", help="published settings: the name of a file in config/presets/ (rlpd, hil_serl)")
+    parser.add_argument("--set", action="append", default=[], metavar="[NODE.]NAME=VALUE", dest="overrides",
+                        help="one parameter, for one node or for all that have it; may be repeated")
+    parser.add_argument("--seed", type=int, help="of everything that is random")
+
+
+def _add_train(commands) -> None:
+    parser = commands.add_parser("train", help="record demonstrations, start the nodes and train")
+    _add_configuration(parser)
+    parser.add_argument("--run", metavar="NAME", help="name of the run (default: the time)")
+    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where runs are kept (default: %(default)s)")
+    parser.add_argument("--resume", metavar="RUN", help="go on with an earlier run: its folder")
+    parser.add_argument("--demos", nargs="+", default=[], metavar="BAG",
+                        help="demonstrations: rosbag2 bags, or folders of bags; 'none' to train without "
+                             "(default: record 20 with the arm's scripted expert)")
+    parser.add_argument("--nodes", nargs="+", default=[], metavar="NODE", help="start only these here")
+    parser.add_argument("--namespace", default="", help="of all nodes")
+    parser.add_argument("--across-hosts", action="store_true", help="let other machines take part (ROS discovery)")
+    parser.set_defaults(run_command=_lazily("train"))
+
+
+def _add_record(commands) -> None:
+    parser = commands.add_parser("record", help="record demonstrations with the arm's scripted expert")
+    _add_configuration(parser)
+    parser.add_argument("bag", help="the rosbag2 folder to make")
+    parser.add_argument("--episodes", type=int, default=20, help="successful ones (default: %(default)s)")
+    parser.set_defaults(run_command=_lazily("record"))
+
+
+def _add_eval(commands) -> None:
+    parser = commands.add_parser("eval", help="measure the success rate of a run's policy")
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument("--episodes", type=int, default=50, help="greedy episodes (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=10_000, help="of the start positions (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.set_defaults(run_command=_lazily("evaluate"))
+
+
+def _add_report(commands) -> None:
+    parser = commands.add_parser("report", help="write a run's report.html")
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.set_defaults(run_command=_report)
+
+
+def _lazily(module: str):
+    """Import a subcommand only when it is called: some take seconds to import."""
+
+    def run(options: argparse.Namespace) -> int:
+        from importlib import import_module
+
+        return import_module(f"rlpd_ros.cli.{module}").main(options)
+
+    return run
+
+
+def _report(options: argparse.Namespace) -> int:
+    from rlpd_ros.report import write_report
+    from rlpd_ros.runs import RunDirectory
+
+    print(write_report(RunDirectory.open(options.run)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

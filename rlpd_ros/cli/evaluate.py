@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``rlpd eval``: greedy episodes of a run's policy, in this process, without ROS."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+
+from rlpd_ros.arm.factory import make_arm
+from rlpd_ros.exported_policy import load_policy
+from rlpd_ros.metrics import wilson_interval
+from rlpd_ros.preparation import read_configurations
+from rlpd_ros.rl.policy import Policy, verify
+from rlpd_ros.runs import RunDirectory
+from rlpd_ros.settings import ArmConfig, PolicyConfig
+
+
+def main(options: argparse.Namespace) -> int:
+    """Print the success rate with its 95 % confidence interval."""
+    run = RunDirectory.open(options.run)
+    configurations = read_configurations(run)
+    snapshot = load_policy(run.policy)
+    arm = make_arm(replace(configurations.get("arm_driver", ArmConfig), seed=options.seed))
+    policy = Policy(arm.spec, configurations.get("actor", PolicyConfig))
+    params, _ = verify(snapshot, policy, arm.spec)
+
+    successes, returns, steps = 0, [], 0
+    for episode in range(options.episodes):
+        observation, done, episode_return = arm.reset(), False, 0.0
+        while not done:
+            result = arm.step(policy.mode(params, observation))
+            observation, done = result.observation, result.terminated or result.truncated
+            episode_return += result.reward
+            steps += 1
+        successes += result.success
+        returns.append(episode_return)
+        if not options.json and sys.stdout.isatty():
+            print(f"\r{episode + 1} of {options.episodes}: {successes} successful", end="", flush=True)
+    arm.close()
+
+    low, high = wilson_interval(successes, options.episodes)
+    figures = {
+        "success_rate": successes / options.episodes, "low": low, "high": high, "successes": successes,
+        "episodes": options.episodes, "mean_return": sum(returns) / options.episodes,
+        "mean_steps": steps / options.episodes, "policy_version": snapshot.version,
+        "gradient_step": snapshot.gradient_step, "seed": options.seed, "run": str(run.path)}
+    if options.json:
+        print(json.dumps(figures))
+    else:
+        print(f"\rsuccess rate {figures['success_rate']:.1%} ({successes} of {options.episodes} greedy episodes; 95 % "
+              f"confidence: {low:.1%} to {high:.1%}), mean return {figures['mean_return']:.3f}, mean length "
+              f"{figures['mean_steps']:.1f} steps, policy version {snapshot.version}")
+    return 0

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Actor node: answers `observation` with `action`, sends `transitions`, applies `policy_params`."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rclpy.node import Node
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+
+from rlpd_ros.actor import Actor, ActorReport
+from rlpd_ros.errors import DataError
+from rlpd_ros.rl.config import PolicyConfig
+from rlpd_ros.rl.policy import Policy
+from rlpd_ros.ros import messages, qos
+from rlpd_ros.ros.main import run_node, wall_ns
+from rlpd_ros.ros.parameters import declare
+from rlpd_ros.settings import ActorConfig
+from rlpd_ros.types import ActionRecord, EpisodeSummary, TransitionRecord, new_session
+
+TICK = 0.05  # s between looks for what is due again
+RESET_PATIENCE = 30.0  # s to wait for the arm's answer to a reset before asking again
+
+
+class ActorNode(Node):
+    """Topics in and out of an ``Actor``, which exists once the space is known."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__("actor", **kwargs)
+        self._config, self._policy_config = declare(self, ActorConfig, PolicyConfig)
+        self._session = new_session("actor")
+        self._actor: Actor | None = None
+        self._early_policy = None  # arrived before the space
+        self._reset_call: Future | None = None
+        self._reset_at = 0.0
+        self._told_at = 0.0
+
+        self._actions = qos.publisher(self, qos.ACTION)
+        self._transitions = qos.publisher(self, qos.TRANSITIONS)
+        self._episodes = qos.publisher(self, qos.EPISODE)
+        self._status = qos.publisher(self, qos.ACTOR_STATUS)
+        self._reset = self.create_client(Trigger, "reset")
+        qos.subscription(self, qos.SPACE_SPEC, self._on_space)
+        qos.subscription(self, qos.OBSERVATION, self._on_observation)
+        qos.subscription(self, qos.POLICY_PARAMS, self._on_policy)
+        qos.subscription(self, qos.TRANSITIONS_ACK, self._on_ack)
+        qos.subscription(self, qos.INTERVENTION, self._on_intervention)
+        self.create_timer(TICK, self._on_tick)
+        self.create_timer(self._config.status_period, self._publish_status)
+        self.get_logger().info("waiting for space_spec from the arm driver")
+
+    # In
+
+    def _on_space(self, message) -> None:
+        spec = messages.to_space_spec(message)
+        if self._actor is not None:
+            if self._actor.spec.fingerprint == spec.fingerprint:
+                return
+            differences = "; ".join(self._actor.spec.difference(spec, "before", "now"))
+            self.warn(f"the arm driver's space has changed: {differences}. Starting over with the new one")
+            self._session = new_session("actor")
+        policy = Policy(spec, self._policy_config)
+        self._actor = Actor(self._config, policy, spec, self, self._session, time.monotonic, wall_ns)
+        self.say(f"space {spec.fingerprint} of {spec.robot}, network {policy.fingerprint}: waiting for a policy")
+        if self._early_policy is not None:
+            self._on_policy(self._early_policy)
+        self._publish_status()
+
+    def _on_observation(self, message) -> None:
+        if self._actor is not None:
+            try:
+                self._actor.observe(messages.to_time_step(message, self._actor.spec))
+            except DataError as error:
+                self.warn(f"observation refused: {error}")
+
+    def _on_policy(self, message) -> None:
+        if self._actor is None:
+            self._early_policy = message
+            return
+        self._early_policy = None
+        try:
+            self._actor.offer(messages.to_policy_snapshot(message, self._actor.spec))
+        except DataError as error:
+            self.warn(f"network parameters refused: {error}")
+        self._publish_status()
+
+    def _on_ack(self, message) -> None:
+        if self._actor is not None:
+            self._actor.acknowledge(messages.to_acknowledgement(message))
+
+    def _on_intervention(self, message) -> None:
+        if self._actor is not None:
+            self._actor.intervene(messages.to_action(message).action)
+
+    def _on_tick(self) -> None:
+        if self._actor is not None:
+            self._actor.tick()
+
+    # Out
+
+    def act(self, action: ActionRecord) -> None:
+        self._actions.publish(messages.from_action(action))
+
+    def send(self, record: TransitionRecord) -> None:
+        assert self._actor is not None
+        self._transitions.publish(messages.from_transition(record, self._actor.spec))
+
+    def finish_episode(self, summary: EpisodeSummary) -> None:
+        self._episodes.publish(messages.from_fields(qos.EPISODE.type, summary, wall_ns()))
+
+    def reset_arm(self) -> None:
+        """Ask for a new episode, once: resetting takes an arm a while."""
+        now = time.monotonic()
+        if self._reset_call is not None and not self._reset_call.done() and now - self._reset_at < RESET_PATIENCE:
+            return
+        if self._reset.service_is_ready():
+            self._reset_call, self._reset_at = self._reset.call_async(Trigger.Request()), now
+
+    def say(self, text: str) -> None:
+        """Print a line, policies at most once a second."""
+        now = time.monotonic()
+        if not text.startswith("received network parameters") or now - self._told_at >= 1.0:
+            self.get_logger().info(text)
+            self._told_at = now
+
+    def warn(self, text: str) -> None:
+        self.get_logger().warning(text, throttle_duration_sec=1.0)
+
+    def _publish_status(self) -> None:
+        if self._actor is not None:
+            report = self._actor.status()
+        else:
+            report = ActorReport(self._session, text="no space_spec received yet: is the arm driver running, on the "
+                                                     "same ROS_DOMAIN_ID and namespace?")
+        self._status.publish(messages.from_fields(qos.ACTOR_STATUS.type, report, wall_ns()))
+
+
+def main() -> int:
+    return run_node(ActorNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

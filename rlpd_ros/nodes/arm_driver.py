@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arm driver node: moves the arm as `action` says, publishes `space_spec`, `observation` and the arm's own state."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rclpy.node import Node
+from std_srvs.srv import Trigger
+
+from rlpd_ros.arm.config import ArmConfig
+from rlpd_ros.arm.factory import make_arm
+from rlpd_ros.driver import Driver
+from rlpd_ros.errors import DataError
+from rlpd_ros.ros import messages, qos
+from rlpd_ros.ros.main import run_node, wall_ns
+from rlpd_ros.ros.parameters import declare
+from rlpd_ros.settings import DriverNodeConfig
+from rlpd_ros.types import TimeStep, new_session
+
+REPEAT_CHECK = 0.05  # s between looks for an observation that nobody answered (lockstep)
+
+
+class ArmDriverNode(Node):
+    """Topics in and out of a ``Driver``."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__("arm_driver", **kwargs)
+        node_config, arm_config = declare(self, DriverNodeConfig, ArmConfig)
+        self._arm = make_arm(arm_config)
+        self._driver = Driver(self._arm, self, new_session("arm"), node_config.repeat_period, time.monotonic, wall_ns)
+        spec = self._driver.spec
+        self._observations = qos.publisher(self, qos.OBSERVATION)
+        self._joint_states = qos.publisher(self, qos.JOINT_STATES)
+        self._ee_pose = qos.publisher(self, qos.EE_POSE)
+        self._space = qos.publisher(self, qos.SPACE_SPEC)
+        self._space.publish(messages.from_space_spec(spec, wall_ns()))
+        qos.subscription(self, qos.ACTION, self._on_action)
+        self.create_service(Trigger, "reset", self._on_reset)
+        self.create_timer(REPEAT_CHECK if spec.lockstep else 1.0 / spec.control_rate, self._driver.tick)
+        pace = "in lockstep with the actor" if spec.lockstep else f"at {spec.control_rate:g} Hz"
+        self.get_logger().info(f"driving {spec.robot} {pace}: observation {spec.state_size} numbers, action "
+                               f"{spec.action_size}, space {spec.fingerprint}")
+        self._driver.reset()
+
+    def _on_action(self, message) -> None:
+        try:
+            self._driver.act(messages.to_action(message))
+        except DataError as error:
+            self.warn(f"action refused: {error}")
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._driver.reset()
+        response.success = True
+        return response
+
+    def publish_observation(self, now: TimeStep) -> None:
+        self._observations.publish(messages.from_time_step(now, self._driver.spec))
+        wanted = self._joint_states.get_subscription_count() + self._ee_pose.get_subscription_count()
+        telemetry = self._arm.telemetry() if wanted else None
+        if telemetry is not None:
+            frame = self._driver.spec.frame_id
+            self._joint_states.publish(messages.from_joint_state(telemetry, now.stamp, frame))
+            self._ee_pose.publish(messages.from_ee_pose(telemetry, now.stamp, frame))
+
+    def warn(self, text: str) -> None:
+        self.get_logger().warning(text, throttle_duration_sec=1.0)
+
+    def close(self) -> None:
+        self._arm.close()
+
+
+def main() -> int:
+    return run_node(ArmDriverNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

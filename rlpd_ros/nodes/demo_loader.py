@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Demo loader node: plays demonstrations out of rosbag2 files on `demo_transitions`, until the learner has them all."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rclpy.node import Node
+
+from rlpd_ros.data.outbox import Outbox
+from rlpd_ros.errors import DataError
+from rlpd_ros.ros import bags, messages, qos
+from rlpd_ros.ros.main import run_node, wall_ns
+from rlpd_ros.ros.parameters import declare
+from rlpd_ros.settings import LoaderConfig
+
+TICK = 0.05  # s between looks for what is due again
+LAST_WORDS = 1.0  # s for which an error stays on demo_manifest before the node ends
+
+
+class DemoLoaderNode(Node):
+    """Bags in, topics out."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__("demo_loader", **kwargs)
+        (config,) = declare(self, LoaderConfig)
+        self._manifest_publisher = qos.publisher(self, qos.DEMO_MANIFEST)
+        self._transitions = qos.publisher(self, qos.DEMO_TRANSITIONS)
+        self._error: DataError | None = None
+        self._error_at = 0.0
+        self._told = False
+        self._outbox = Outbox(config.resend_period, keep=True)
+        try:
+            if not config.demo_path:
+                raise DataError("demo_path: expected one or more rosbag2 bags of demonstrations, found none; record some "
+                                "with `rlpd record`, or train without by require_demonstrations:=false")
+            demonstrations = bags.read_demonstrations(config.demo_path)
+        except DataError as error:
+            self._fail(error)
+            return
+        self._spec = demonstrations.spec
+        self._manifest = demonstrations.manifest
+        for record in demonstrations.records:
+            self._outbox.add(record)
+        self.get_logger().info(f"{self._manifest.total} transitions in {sum(self._manifest.episodes)} demonstrations from "
+                               f"{len(self._manifest.path)} bag(s), {sum(self._manifest.successes)} successful")
+        self._manifest_publisher.publish(messages.from_fields(qos.DEMO_MANIFEST.type, self._manifest, wall_ns()))
+        qos.subscription(self, qos.SPACE_SPEC, self._on_space)
+        qos.subscription(self, qos.TRANSITIONS_ACK, self._on_ack)
+        self.create_timer(TICK, self._send)
+
+    def work(self) -> bool:
+        if self._error is not None and time.monotonic() - self._error_at > LAST_WORDS:
+            raise self._error
+        return False
+
+    def _fail(self, error: DataError) -> None:
+        """Say what is wrong where the learner and the monitor hear it, then end."""
+        self._error, self._error_at = error, time.monotonic()
+        manifest = bags.DemonstrationManifest(error=str(error))
+        self._manifest_publisher.publish(messages.from_fields(qos.DEMO_MANIFEST.type, manifest, wall_ns()))
+
+    def _on_space(self, message) -> None:
+        spec = messages.to_space_spec(message)
+        if spec.fingerprint != self._spec.fingerprint:
+            differences = "; ".join(spec.difference(self._spec, "the arm has", "the bags have"))
+            self._fail(DataError(f"demonstrations of another space: {', '.join(self._manifest.path)}: {differences}"))
+
+    def _on_ack(self, message) -> None:
+        if message.session == self._manifest.session:
+            self._outbox.acknowledge(messages.to_acknowledgement(message), time.monotonic())
+            self._send()
+
+    def _send(self) -> None:
+        for record in self._outbox.due(time.monotonic()):
+            self._transitions.publish(messages.from_transition(record, self._spec))
+        if not self._told and not self._outbox.unacknowledged:
+            self._told = True
+            self.get_logger().info(f"the learner has all {self._manifest.total} demonstration transitions")
+
+
+def main() -> int:
+    return run_node(DemoLoaderNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

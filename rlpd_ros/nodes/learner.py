@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Learner node: stores transitions and demonstrations, trains the agent, publishes `policy_params`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rclpy.node import Node
+
+from rlpd_ros.actor import ActorReport
+from rlpd_ros.errors import ConfigError, DataError
+from rlpd_ros.exported_policy import save_policy
+from rlpd_ros.learner import Learner, LearnerReport, State
+from rlpd_ros.metrics import MetricsWriter
+from rlpd_ros.report import write_report
+from rlpd_ros.rl.agent import Agent
+from rlpd_ros.rl.checkpoint import CheckpointStore
+from rlpd_ros.rl.config import AgentConfig, PolicyConfig
+from rlpd_ros.rl.policy import Policy
+from rlpd_ros.ros import messages, qos
+from rlpd_ros.ros.bags import TransitionLog
+from rlpd_ros.ros.main import run_node, wall_ns
+from rlpd_ros.ros.parameters import declare
+from rlpd_ros.runs import RunDirectory
+from rlpd_ros.settings import LearnerConfig, LearnerNodeConfig
+from rlpd_ros.types import Acknowledgement, EpisodeSummary, PolicySnapshot, SpaceSpec, TransitionRecord, new_session
+
+LAST_WORDS = 1.0  # s for which the final status stays out before the node ends
+
+
+class LearnerNode(Node):
+    """Topics in and out of a ``Learner``, which exists once the space is known; files of its run directory."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__("learner", **kwargs)
+        self._node_config, self._config, self._agent_config, self._policy_config = declare(
+            self, LearnerNodeConfig, LearnerConfig, AgentConfig, PolicyConfig)
+        if not self._node_config.run:
+            raise ConfigError("run: expected the folder of the run, found nothing; `rlpd train` and train.launch.py set it")
+        self._run = RunDirectory.open(self._node_config.run)
+        self._session = new_session("learner")
+        self._began = time.monotonic()
+        self._learner: Learner | None = None
+        self._log: TransitionLog | None = None
+        self._early: list[tuple[Any, Any]] = []  # messages that came before the space, with their callbacks
+        self._status_at = 0.0
+        self._finished_at: float | None = None
+        self._checkpoints = CheckpointStore(self._run.checkpoints, self._node_config.checkpoints_kept)
+        self._metrics = MetricsWriter(self._run)
+
+        self._policies = qos.publisher(self, qos.POLICY_PARAMS)
+        self._versions = qos.publisher(self, qos.POLICY_VERSION)
+        self._acks = qos.publisher(self, qos.TRANSITIONS_ACK)
+        self._status = qos.publisher(self, qos.LEARNER_STATUS)
+        qos.subscription(self, qos.SPACE_SPEC, self._on_space)
+        for topic, callback in (
+                (qos.TRANSITIONS, self._on_transition), (qos.DEMO_TRANSITIONS, self._on_demo_transition),
+                (qos.DEMO_MANIFEST, self._on_manifest), (qos.ACTOR_STATUS, self._on_actor_status),
+                (qos.EPISODE, self._on_episode)):
+            qos.subscription(self, topic, self._once_the_space_is_known(callback))
+        self.get_logger().info("waiting for space_spec from the arm driver")
+
+    # In
+
+    def _once_the_space_is_known(self, callback):
+        def receive(message) -> None:
+            self._received = True
+            if self._learner is not None:
+                callback(message)
+            elif len(self._early) < 100:
+                self._early.append((callback, message))
+
+        return receive
+
+    def _on_space(self, message) -> None:
+        spec = messages.to_space_spec(message)
+        if self._learner is None:
+            self._start(spec)
+        elif self._learner.spec.fingerprint != spec.fingerprint:
+            differences = "; ".join(self._learner.spec.difference(spec, "this run has", "the arm now has"))
+            self.warn(f"the arm driver's space differs from that of this run: {differences}")
+
+    def _start(self, spec: SpaceSpec) -> None:
+        """Build or restore everything that depends on the space, then publish the first policy."""
+        policy = Policy(spec, self._policy_config)
+        agent = Agent.create(spec, self._policy_config, self._agent_config, self._config.seed)
+        learner = Learner(self._config, agent, policy, spec, self, self._session, str(self._run.path), time.monotonic,
+                          wall_ns)
+        for record in TransitionLog.read(self._run.transitions, spec):
+            learner.restore(record)
+        restored = self._checkpoints.restore(agent, spec, policy)
+        if restored is not None:
+            learner.resume(*restored)
+            self.say(f"resumed {self._run.path} at learner step {learner.report.gradient_step}: "
+                     f"online buffer size: {len(learner.online)}")
+        learner.report.version = max(learner.report.version, self._last_version())
+        self._log = TransitionLog(self._run.transitions, spec)
+        self._learner = learner
+        learner.publish()
+        for callback, message in self._early:
+            callback(message)
+        self._early.clear()
+
+    def _on_transition(self, message) -> None:
+        self._take(message, self._learner.receive)
+
+    def _on_demo_transition(self, message) -> None:
+        self._take(message, self._learner.receive_demonstration)
+
+    def _take(self, message, receive) -> None:
+        try:
+            receive(messages.to_transition(message, self._learner.spec))
+        except DataError as error:
+            self._learner.refuse(message.session, error)
+
+    def _on_manifest(self, message) -> None:
+        self._learner.expect_demonstrations(message.session, message.total, message.error)
+
+    def _on_actor_status(self, message) -> None:
+        self._learner.hear(messages.to_fields(ActorReport, message))
+
+    def _on_episode(self, message) -> None:
+        self._learner.finish_episode(messages.to_fields(EpisodeSummary, message))
+
+    # Between callbacks
+
+    def work(self) -> bool:
+        """Train, acknowledge, tell; return whether there is more to do at once."""
+        received, self._received = self._received, False
+        busy = received
+        learner = self._learner
+        if learner is not None:
+            if not received:  # what has arrived goes first
+                busy = learner.train()
+            learner.service()
+        if time.monotonic() - self._status_at >= self._config.status_period:
+            self._publish_status()
+        if learner is not None and learner.report.state == State.FINISHED:
+            self._finish(learner)
+        return busy
+
+    _received = False
+
+    def _publish_status(self) -> None:
+        self._status_at = time.monotonic()
+        if self._learner is None:
+            report = LearnerReport(self._session, str(self._run.path), text="no space_spec received yet: is the arm "
+                                   "driver running, on the same ROS_DOMAIN_ID and namespace?")
+        else:
+            report = self._learner.status()
+            self._publish_version()
+        self._status.publish(messages.from_fields(qos.LEARNER_STATUS.type, report, wall_ns()))
+
+    def _publish_version(self) -> None:
+        snapshot = self._learner.newest
+        lowest, actors = self._learner.lowest_applied_version()
+        self._versions.publish(messages.from_policy_version(snapshot, lowest, actors, wall_ns()))
+
+    # Out
+
+    def publish_policy(self, snapshot: PolicySnapshot) -> None:
+        self._version_file.write_text(f"{snapshot.version}\n")  # first: a version is never given twice
+        self._policies.publish(messages.from_policy_snapshot(snapshot))
+
+    def acknowledge(self, ack: Acknowledgement) -> None:
+        self._acks.publish(messages.from_fields(qos.TRANSITIONS_ACK.type, ack, wall_ns()))
+
+    def store(self, record: TransitionRecord) -> None:
+        self._log.write(record)
+
+    def flush(self) -> None:
+        self._log.flush()
+
+    def save(self, agent: Agent, metadata: dict[str, Any]) -> None:
+        self._checkpoints.save(agent, metadata)
+        save_policy(self._run.policy, self._learner.newest)
+
+    def measure(self, table: str, step: int, values: Mapping[str, Any]) -> None:
+        self._metrics.write(table, step, values)
+
+    def say(self, text: str) -> None:
+        self.get_logger().info(text)
+
+    def warn(self, text: str) -> None:
+        self.get_logger().warning(text)
+
+    # Files and the end
+
+    @property
+    def _version_file(self) -> Path:
+        return self._run.path / "policy_version"
+
+    def _last_version(self) -> int:
+        try:
+            return int(self._version_file.read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def _finish(self, learner: Learner) -> None:
+        if self._finished_at is None:
+            self._finished_at = time.monotonic()
+            self._publish_status()
+            save_policy(self._run.policy, learner.result)
+            self._summarise(learner)
+            self.say(f"report: {write_report(self._run)}")
+        self.finished = time.monotonic() - self._finished_at > LAST_WORDS
+
+    def _summarise(self, learner: Learner) -> None:
+        report = learner.report
+        self._run.write_summary({
+            "success_rate": report.success_rate if report.evaluation_episodes else None,
+            "eval_episodes": report.evaluation_episodes, "env_steps": report.env_steps,
+            "gradient_steps": report.gradient_step, "wall_s": time.monotonic() - self._began,
+            "seed": self._config.seed, "preset": self._node_config.preset, "outcome": report.text})
+
+    def close(self) -> None:
+        """Save what a later life needs."""
+        if self._learner is not None and self._learner.report.state not in (State.FINISHED, State.FAILED):
+            self._learner.save()
+        if self._log is not None:
+            self._log.close()
+        self._metrics.close()
+
+
+def main() -> int:
+    return run_node(LearnerNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens before any process starts: parameters are resolved and checked, the run directory and its
+demonstrations are made. The command line and the launch files share it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from ament_index_python.packages import get_package_share_directory
+
+from rlpd_ros.config import from_mapping
+from rlpd_ros.errors import ConfigError, DataError
+from rlpd_ros.ros.parameters import load_parameter_file
+from rlpd_ros.runs import RunDirectory
+from rlpd_ros.settings import NODES
+
+Config = TypeVar("Config")
+
+
+class Configurations:
+    """The checked parameters of every node, from files (the last one wins) and then single values."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, dict[str, Any]] = {node: {} for node in NODES}
+
+    def add_file(self, path: str | Path) -> None:
+        """Add a ROS parameter file. Raises ConfigError naming the file, the section and the parameter."""
+        for pattern, values in load_parameter_file(path).items():
+            nodes = [node for node in NODES if pattern.split("/")[-1] in (node, "*", "**")]
+            if not nodes:
+                raise ConfigError(f"{path}: section '{pattern}' fits no node; known are {', '.join(NODES)}")
+            for name, value in values.items():
+                self._set(nodes, name, value, f"{path}: {pattern}")
+
+    def add_override(self, text: str) -> None:
+        """Add ``[node.]name=value``, with the value in YAML."""
+        target, equals, value = text.partition("=")
+        node, dot, name = target.partition(".")
+        if not equals or (dot and node not in NODES):
+            raise ConfigError(f"--set {text}: expected [NODE.]NAME=VALUE with a node of {', '.join(NODES)}")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {text}: the value is not YAML: {error}") from error
+        self._set([node] if dot else list(NODES), name if dot else target, parsed, "--set")
+
+    def _set(self, nodes: list[str], name: str, value: Any, where: str) -> None:
+        """Set one parameter on those of ``nodes`` that have it; check it as that node will."""
+        found = False
+        for node in nodes:
+            for config_type in NODES[node]:
+                if name in {f.name for f in dataclasses.fields(config_type)}:
+                    from_mapping(config_type, {name: value}, where)
+                    self._values[node][name] = value
+                    found = True
+        if not found:  # let the first node's error message suggest what was meant
+            known = sorted({f.name for node in nodes for config_type in NODES[node] for f in dataclasses.fields(config_type)})
+            from_mapping(dataclasses.make_dataclass("Known", [(n, Any, None) for n in known]), {name: value}, where)
+
+    def get(self, node: str, config_type: type[Config]) -> Config:
+        """Return one of a node's configurations."""
+        names = {f.name for f in dataclasses.fields(config_type)}  # type: ignore[arg-type]
+        return from_mapping(config_type, {k: v for k, v in self._values[node].items() if k in names}, node)
+
+    def as_parameter_file(self) -> dict[str, Any]:
+        """Return every parameter of every node, defaults included, in the form of a ROS parameter file."""
+        sections = {}
+        for node, config_types in NODES.items():
+            values = {}
+            for config_type in config_types:
+                values |= dataclasses.asdict(self.get(node, config_type))
+            # ROS cannot tell the type of an empty list; its default is the same.
+            sections[f"/**/{node}"] = {"ros__parameters": {k: v for k, v in values.items() if v != ()}}
+        return sections
+
+
+def resolve(files: Iterable[str | Path], preset: str | None = None, overrides: Iterable[str] = (),
+            seed: int | None = None) -> Configurations:
+    """Resolve the parameters: defaults, then the preset, then the files, then the overrides."""
+    configurations = Configurations()
+    if preset:
+        configurations.add_file(preset_file(preset))
+    for path in files:
+        configurations.add_file(path)
+    if seed is not None:
+        configurations.add_override(f"seed={seed}")
+    for text in overrides:
+        configurations.add_override(text)
+    return configurations
+
+
+def preset_file(name: str) -> Path:
+    folder = Path(get_package_share_directory("rlpd_ros"), "config", "presets")
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        raise ConfigError(f"preset: expected one of {', '.join(known)}, found {name!r}")
+    return folder / f"{name}.yaml"
+
+
+def read_configurations(run: RunDirectory) -> Configurations:
+    """Return the parameters with which a run was started."""
+    if not run.parameters.is_file():
+        raise DataError(f"{run.parameters}: not found: the run was not started by this package, or is incomplete")
+    return resolve([run.parameters])
+
+
+def prepare_run(root: str | Path, name: str | None, configurations: Configurations,
+                demos: tuple[str, ...]) -> tuple[RunDirectory, tuple[str, ...]]:
+    """Make the run directory with its resolved parameters, and demonstrations if none are given.
+
+    Returns the run and the bags to load. Raises ConfigError if the run exists or there is no way to demonstrations.
+    """
+    for path in demos:
+        if path != "none" and not os.path.exists(path):
+            raise ConfigError(f"demonstrations: expected a rosbag2 bag or a folder of bags, found nothing at {path}")
+    run = RunDirectory.create(root, name or RunDirectory.fresh_name(root))
+    run.write_parameters(configurations.as_parameter_file())
+    if not demos:
+        from rlpd_ros.record import record_demonstrations
+
+        record_demonstrations(configurations, run.demos)
+        demos = (str(run.demos),)
+    return run, demos

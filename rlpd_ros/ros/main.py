@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``main()`` that all nodes share: start, spin, say what is wrong in one line, end cleanly."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+
+from rlpd_ros.errors import RlpdError
+
+USER_ERROR = 2  # exit status when the input is wrong: starting the node again would not help
+
+
+def run_node(make: Callable[[], Node]) -> int:
+    """Run one node until its ``finished`` attribute is set, or until it is asked to stop; return the exit status.
+
+    A node may have a ``work`` method: it is called between callbacks and returns whether there is more to do at once.
+    Its ``close`` method is called at the end, also after Ctrl-C.
+    """
+    rclpy.init(args=sys.argv)
+    node = None
+    try:
+        node = make()
+        _spin(node)
+        return 0
+    except RlpdError as error:
+        name = node.get_name() if node else "rlpd_ros"
+        print(f"{name}: {error}", file=sys.stderr, flush=True)
+        return USER_ERROR
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 0
+    except Exception:
+        if rclpy.ok():
+            raise
+        return 0  # the context was shut down (SIGTERM) in the middle of a publication
+    finally:
+        if node is not None:
+            getattr(node, "close", lambda: None)()
+            node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _spin(node: Node) -> None:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    work = getattr(node, "work", None)
+    while not getattr(node, "finished", False):
+        if work is None:
+            executor.spin_once(timeout_sec=0.1)
+        else:
+            busy = work()
+            executor.spin_once(timeout_sec=0.0 if busy else 0.01)
+
+
+def wall_ns() -> int:
+    """Return the time of day in nanoseconds since 1970, as message stamps have it."""
+    return time.time_ns()
