@@ -6,8 +6,6 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +14,7 @@ from rlpd_ros.data.outbox import Outbox
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.policy import Policy, verify
 from rlpd_ros.settings import ActorConfig
+from rlpd_ros.status import ActorReport, ActorState
 from rlpd_ros.types import (
     Acknowledgement,
     ActionRecord,
@@ -31,18 +30,6 @@ from rlpd_ros.types import (
 RECENT = 1000  # actions over which shares and medians are reported
 
 
-class State(IntEnum):
-    """What the actor is doing; the values are those of ``ActorStatus.msg``."""
-
-    WAITING_FOR_SPACE = 0
-    WAITING_FOR_POLICY = 1
-    WAITING_FOR_BUDGET = 2
-    WAITING_FOR_ARM = 3
-    ACTING = 4
-    EVALUATING = 5
-    FINISHED = 6
-
-
 class ActorOutputs(Protocol):
     """What an actor can do to the world."""
 
@@ -52,38 +39,6 @@ class ActorOutputs(Protocol):
     def reset_arm(self) -> None: ...
     def say(self, text: str) -> None: ...
     def warn(self, text: str) -> None: ...
-
-
-@dataclass
-class ActorReport:
-    """The fields of ActorStatus.msg, by the same names."""
-
-    session: str
-    state: int = State.WAITING_FOR_SPACE
-    text: str = ""
-    applied_version: int = 0
-    applied_gradient_step: int = 0
-    applied_checksum: str = ""
-    policy_age: float = 0.0
-    refused_version: int = 0
-    refusal: str = ""
-    probe_error: float = 0.0
-    space_fingerprint: str = ""
-    network_fingerprint: str = ""
-    env_steps: int = 0
-    episodes: int = 0
-    policy_actions: int = 0
-    random_actions: int = 0
-    intervention_actions: int = 0
-    held_actions: int = 0
-    random_steps: int = 0
-    random_share: float = 0.0
-    saturated_share: float = 0.0
-    transitions_sent: int = 0
-    transitions_acked: int = 0
-    transitions_unacked: int = 0
-    overruns: int = 0
-    inference_ms: float = 0.0
 
 
 class Evaluation:
@@ -244,11 +199,11 @@ class Actor:
                                     self._current.stamp)
         self._out.act(self._answer)
 
-    def _waits_for(self) -> State | None:
+    def _waits_for(self) -> ActorState | None:
         if self._params is None and not self._in_random_phase():
-            return State.WAITING_FOR_POLICY
+            return ActorState.WAITING_FOR_POLICY
         if self.spec.lockstep and self._evaluation is None and self._outbox.next_sequence > self._outbox.budget:
-            return State.WAITING_FOR_BUDGET
+            return ActorState.WAITING_FOR_BUDGET
         return None
 
     def _in_random_phase(self) -> bool:
@@ -352,23 +307,23 @@ class Actor:
         report.transitions_unacked = self._outbox.unacknowledged
         return report
 
-    def _describe(self) -> tuple[State, str]:
+    def _describe(self) -> tuple[ActorState, str]:
         waits_for = self._waits_for()
-        if waits_for is State.WAITING_FOR_POLICY:
+        if waits_for is ActorState.WAITING_FOR_POLICY:
             if self.report.refusal:
                 return waits_for, f"holding still: the learner's policy was refused: {self.report.refusal}"
             return waits_for, ("holding still: no policy received yet; is the learner running, on the same "
                                "ROS_DOMAIN_ID and namespace, and past its start-up?")
         silence = self._clock() - self._last_seen
         if self._current is None or (silence > 2.0 and self._answer is not None):
-            return State.WAITING_FOR_ARM, f"no observation for {silence:.1f} s: is the arm driver running?"
-        if waits_for is State.WAITING_FOR_BUDGET:
+            return ActorState.WAITING_FOR_ARM, f"no observation for {silence:.1f} s: is the arm driver running?"
+        if waits_for is ActorState.WAITING_FOR_BUDGET:
             return waits_for, (f"waiting for the learner: {self._outbox.next_sequence - 1} training steps taken, "
                                f"{self._outbox.budget} released")
         if self._evaluation is not None:
             done = self._evaluation
-            return State.EVALUATING, f"evaluation {done.number}: {done.successes} of {done.episodes} successful"
+            return ActorState.EVALUATING, f"evaluation {done.number}: {done.successes} of {done.episodes} successful"
         if self._in_random_phase():
             left = self.config.random_steps - self.report.env_steps
-            return State.ACTING, f"acting at RANDOM for {left} more steps (random_steps {self.config.random_steps})"
-        return State.ACTING, f"acting on version {self.report.applied_version}"
+            return ActorState.ACTING, f"acting at RANDOM for {left} more steps (random_steps {self.config.random_steps})"
+        return ActorState.ACTING, f"acting on version {self.report.applied_version}"

@@ -4,19 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, Protocol
 
 import numpy as np
 
-from rlpd_ros.actor import ActorReport
 from rlpd_ros.data.episodes import TransitionAssembler, validate
 from rlpd_ros.data.replay_buffer import ReplayBuffer, symmetric_batches
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.policy import Policy, make_snapshot
 from rlpd_ros.settings import LearnerConfig
+from rlpd_ros.status import ActorReport, LearnerReport, LearnerState
 from rlpd_ros.types import (
     Acknowledgement,
     EpisodeSummary,
@@ -31,18 +29,6 @@ ALIVE = 3.0  # s after which an actor that says nothing is not counted any more
 UNLIMITED = 2**63 - 1
 
 
-class State(IntEnum):
-    """What the learner is doing; the values are those of ``LearnerStatus.msg``."""
-
-    WAITING_FOR_SPACE = 0
-    WAITING_FOR_DEMONSTRATIONS = 1
-    FILLING = 2
-    TRAINING = 3
-    WAITING_FOR_DATA = 4
-    FINISHED = 5
-    FAILED = 6
-
-
 class LearnerOutputs(Protocol):
     """What a learner can do to the world."""
 
@@ -54,46 +40,6 @@ class LearnerOutputs(Protocol):
     def measure(self, table: str, step: int, values: Mapping[str, Any]) -> None: ...
     def say(self, text: str) -> None: ...
     def warn(self, text: str) -> None: ...
-
-
-@dataclass
-class LearnerReport:
-    """The fields of LearnerStatus.msg, by the same names."""
-
-    session: str
-    run: str = ""
-    state: int = State.WAITING_FOR_SPACE
-    text: str = ""
-    gradient_step: int = 0
-    max_steps: int = 0
-    version: int = 0
-    env_steps: int = 0
-    env_step_budget: int = 0
-    online_buffer_size: int = 0
-    demo_buffer_size: int = 0
-    demo_expected: int = 0
-    training_starts: int = 0
-    transitions_received: int = 0
-    transitions_stored: int = 0
-    transitions_duplicate: int = 0
-    transitions_rejected: int = 0
-    gaps: int = 0
-    data_age: float = -1.0
-    updates_per_second: float = 0.0
-    utd_set: float = 0.0
-    utd_measured: float = 0.0
-    critic_loss: float = 0.0
-    actor_loss: float = 0.0
-    q_mean: float = 0.0
-    entropy: float = 0.0
-    temperature: float = 0.0
-    parameter_change: float = 0.0
-    demo_action_distance: float = 0.0
-    reward_seen: float = 0.0
-    success_rate: float = -1.0
-    evaluation_episodes: int = 0
-
-
 
 
 class Ledger:
@@ -246,7 +192,7 @@ class Learner:
     def finish_episode(self, episode: EpisodeSummary) -> None:
         """Take note of a finished episode; finish training when an evaluation reaches the target."""
         self._out.measure("episodes", episode.env_steps, vars(episode))
-        if not episode.evaluation_done or self.report.state == State.FINISHED:
+        if not episode.evaluation_done or self.report.state == LearnerState.FINISHED:
             return
         rate = episode.evaluation_successes / episode.evaluation_episodes
         self.report.success_rate, self.report.evaluation_episodes = rate, episode.evaluation_episodes
@@ -264,7 +210,7 @@ class Learner:
         The step is dispatched, not awaited: the caller can receive messages while it is computed.
         """
         self.report.state, self.report.text = self._describe()
-        if self.report.state != State.TRAINING:
+        if self.report.state != LearnerState.TRAINING:
             return False
         config, report = self.config, self.report
         batch = symmetric_batches(self.online, self.demos, self.agent.config.utd_ratio, config.batch_size, self._rng)
@@ -289,26 +235,26 @@ class Learner:
         for value in self._info.values():
             value.block_until_ready()
 
-    def _describe(self) -> tuple[State, str]:
+    def _describe(self) -> tuple[LearnerState, str]:
         config, report = self.config, self.report
-        if report.state in (State.FINISHED, State.FAILED):
-            return State(report.state), report.text
+        if report.state in (LearnerState.FINISHED, LearnerState.FAILED):
+            return LearnerState(report.state), report.text
         if config.require_demonstrations:
             if self._demo_error and not self._demo_sessions:
-                return State.WAITING_FOR_DEMONSTRATIONS, f"the demo loader found a fault: {self._demo_error}"
+                return LearnerState.WAITING_FOR_DEMONSTRATIONS, f"the demo loader found a fault: {self._demo_error}"
             if not self._demo_sessions:
-                return State.WAITING_FOR_DEMONSTRATIONS, (
+                return LearnerState.WAITING_FOR_DEMONSTRATIONS, (
                     "no manifest from a demo loader yet: start it with demo_path, or set require_demonstrations false")
             stored, expected = self._demos_received(), sum(self._demo_sessions.values())
             if stored != expected:
-                return State.WAITING_FOR_DEMONSTRATIONS, f"received {stored} of {expected} demonstration transitions"
+                return LearnerState.WAITING_FOR_DEMONSTRATIONS, f"received {stored} of {expected} demonstration transitions"
             if len(self.demos) == 0:
-                return State.WAITING_FOR_DEMONSTRATIONS, "the demonstrations hold no complete transition"
+                return LearnerState.WAITING_FOR_DEMONSTRATIONS, "the demonstrations hold no complete transition"
         if len(self.online) < config.training_starts:
-            return State.FILLING, f"filling the online buffer: {len(self.online)} of {config.training_starts}"
+            return LearnerState.FILLING, f"filling the online buffer: {len(self.online)} of {config.training_starts}"
         if self.spec.lockstep and report.gradient_step >= report.env_steps - config.training_starts:
-            return State.WAITING_FOR_DATA, "every stored transition has been trained on: waiting for more"
-        return State.TRAINING, f"training: gradient step {report.gradient_step}"
+            return LearnerState.WAITING_FOR_DATA, "every stored transition has been trained on: waiting for more"
+        return LearnerState.TRAINING, f"training: gradient step {report.gradient_step}"
 
     def _demos_received(self) -> int:
         return sum(self._ledger.stored.get(session, 0) for session in self._demo_sessions)
@@ -372,13 +318,13 @@ class Learner:
             version = self.report.version
         self._log()
         self.save()
-        self.report.state, self.report.text = State.FINISHED, why
+        self.report.state, self.report.text = LearnerState.FINISHED, why
         self.result = self._published[version]
         self._out.say(f"finished: {why}; kept version {version}")
 
     def fail(self, why: str) -> None:
         """Stop training for good and say why in the status."""
-        self.report.state, self.report.text = State.FAILED, why
+        self.report.state, self.report.text = LearnerState.FAILED, why
         self._out.warn(why)
 
     def _is_healthy(self) -> bool:

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from rlpd_ros.actor import ActorReport
-from rlpd_ros.learner import LearnerReport, State
+from rlpd_ros.status import ActorReport, LearnerReport, LearnerState
 
 LINE_PERIOD = 10.0  # s between two lines where there is no terminal
 COLOURS = {"arm_driver": "blue", "demo_loader": "magenta", "learner": "green", "actor": "cyan", "rlpd": "bold"}
@@ -51,19 +50,19 @@ class ProgressDisplay:
         self._learner = learner
         filled = min(learner.online_buffer_size, learner.training_starts)
         self._bars.update(self._fill, total=learner.training_starts, completed=filled,
-                          note="" if learner.state >= State.FILLING else escape(learner.text))
+                          note="" if learner.state >= LearnerState.FILLING else escape(learner.text))
         if filled == learner.training_starts:
             self._bars.stop_task(self._fill)
         self._bars.update(self._train, total=learner.max_steps, completed=learner.gradient_step, note=self._note())
         if not self.console.is_terminal and time.monotonic() - self._printed_at > LINE_PERIOD:
             self._printed_at = time.monotonic()
-            self.echo("rlpd", f"{State(learner.state).name.lower().replace('_', ' ')}: learner step "
+            self.echo("rlpd", f"{LearnerState(learner.state).name.lower().replace('_', ' ')}: learner step "
                               f"{learner.gradient_step}, {self._note()}")
 
     def _note(self) -> str:
         learner, actor = self._learner, self._actor
         assert learner is not None
-        if learner.state < State.TRAINING:
+        if learner.state < LearnerState.TRAINING:
             return learner.text
         success = "no evaluation yet" if learner.success_rate < 0 else (
             f"success {learner.success_rate:.0%} of {learner.evaluation_episodes}")

@@ -10,7 +10,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import Trigger
 
-from rlpd_ros.actor import Actor, ActorReport
+from rlpd_ros.actor import Actor
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.policy import Policy
@@ -18,6 +18,7 @@ from rlpd_ros.ros import messages, qos
 from rlpd_ros.ros.main import run_node, wall_ns
 from rlpd_ros.ros.parameters import declare
 from rlpd_ros.settings import ActorConfig
+from rlpd_ros.status import ActorReport
 from rlpd_ros.types import ActionRecord, EpisodeSummary, TransitionRecord, new_session
 
 TICK = 0.05  # s between looks for what is due again

@@ -11,10 +11,9 @@ from typing import Any
 
 from rclpy.node import Node
 
-from rlpd_ros.actor import ActorReport
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.exported_policy import save_policy
-from rlpd_ros.learner import Learner, LearnerReport, State
+from rlpd_ros.learner import Learner
 from rlpd_ros.metrics import MetricsWriter
 from rlpd_ros.report import write_report
 from rlpd_ros.rl.agent import Agent
@@ -27,6 +26,7 @@ from rlpd_ros.ros.main import run_node, wall_ns
 from rlpd_ros.ros.parameters import declare
 from rlpd_ros.runs import RunDirectory
 from rlpd_ros.settings import LearnerConfig, LearnerNodeConfig
+from rlpd_ros.status import ActorReport, LearnerReport, LearnerState
 from rlpd_ros.types import Acknowledgement, EpisodeSummary, PolicySnapshot, SpaceSpec, TransitionRecord, new_session
 
 LAST_WORDS = 1.0  # s for which the final status stays out before the node ends
@@ -68,7 +68,6 @@ class LearnerNode(Node):
 
     def _once_the_space_is_known(self, callback):
         def receive(message) -> None:
-            self._received = True
             if self._learner is not None:
                 callback(message)
             elif len(self._early) < 100:
@@ -130,20 +129,16 @@ class LearnerNode(Node):
 
     def work(self) -> bool:
         """Train, acknowledge, tell; return whether there is more to do at once."""
-        received, self._received = self._received, False
-        busy = received
         learner = self._learner
+        busy = False
         if learner is not None:
-            if not received:  # what has arrived goes first
-                busy = learner.train()
+            busy = learner.train()
             learner.service()
         if time.monotonic() - self._status_at >= self._config.status_period:
             self._publish_status()
-        if learner is not None and learner.report.state == State.FINISHED:
+        if learner is not None and learner.report.state == LearnerState.FINISHED:
             self._finish(learner)
         return busy
-
-    _received = False
 
     def _publish_status(self) -> None:
         self._status_at = time.monotonic()
@@ -219,7 +214,7 @@ class LearnerNode(Node):
 
     def close(self) -> None:
         """Save what a later life needs."""
-        if self._learner is not None and self._learner.report.state not in (State.FINISHED, State.FAILED):
+        if self._learner is not None and self._learner.report.state not in (LearnerState.FINISHED, LearnerState.FAILED):
             self._learner.save()
         if self._log is not None:
             self._log.close()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor, TimeoutException
 from rclpy.node import Node
 
 from rlpd_ros.errors import RlpdError
@@ -45,16 +45,31 @@ def run_node(make: Callable[[], Node]) -> int:
         rclpy.try_shutdown()
 
 
+DRAIN_TIME = 0.02  # s of callbacks in a row before the node's own work has its turn
+
+
 def _spin(node: Node) -> None:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    work = getattr(node, "work", None)
+    work = getattr(node, "work", lambda: False)
     while not getattr(node, "finished", False):
-        if work is None:
-            executor.spin_once(timeout_sec=0.1)
-        else:
-            busy = work()
-            executor.spin_once(timeout_sec=0.0 if busy else 0.01)
+        busy = work()
+        deadline = time.monotonic() + DRAIN_TIME
+        timeout = 0.0 if busy else 0.02
+        while _handle_one(executor, timeout) and time.monotonic() < deadline:
+            timeout = 0.0
+
+
+def _handle_one(executor: SingleThreadedExecutor, timeout: float) -> bool:
+    """Run one callback if there is one within ``timeout`` s; return whether there was."""
+    try:
+        handler, _, _ = executor.wait_for_ready_callbacks(timeout_sec=timeout)
+    except TimeoutException:
+        return False
+    handler()
+    if handler.exception() is not None:
+        raise handler.exception()
+    return True
 
 
 def wall_ns() -> int:
