@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layout of a run on disk, in one place, and its machine-readable end."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import numbers
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlpd_ros.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended. Raises DataError naming the field that is out of place.
+
+    ``success_rate``: share of successes in [0, 1] of the last evaluation, None exactly if there was none;
+    ``eval_episodes``: episodes in it; ``wall_s``: s; ``outcome``: the end in one sentence, for people.
+    """
+
+    success_rate: float | None
+    eval_episodes: int
+    env_steps: int
+    gradient_steps: int
+    wall_s: float
+    seed: int
+    preset: str
+    outcome: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("eval_episodes", "env_steps", "gradient_steps"):
+            self._expect(name, "a whole number from 0", _is_whole(getattr(self, name)) and getattr(self, name) >= 0)
+        self._expect("seed", "a whole number", _is_whole(self.seed))
+        self._expect("wall_s", "seconds from 0", _is_number(self.wall_s) and self.wall_s >= 0)
+        for name in ("preset", "outcome"):
+            self._expect(name, "a text", isinstance(getattr(self, name), str))
+        rate = self.success_rate
+        if self.eval_episodes == 0:
+            self._expect("success_rate", "null without an evaluation", rate is None)
+        else:
+            self._expect("success_rate", "a share from 0 to 1", _is_number(rate) and 0 <= rate <= 1)  # type: ignore[operator]
+
+    def _expect(self, name: str, expected: str, fulfilled: bool) -> None:
+        if not fulfilled:
+            raise DataError(f"summary: {name}: expected {expected}, found {getattr(self, name)!r}")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], where: str = "summary") -> Summary:
+        """Build a summary from plain values. Raises DataError naming ``where`` and what is wrong with it."""
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in values]
+        unknown = [n for n in values if n not in fields]
+        if missing or unknown:
+            raise DataError(f"{where}: missing {missing}, unknown {unknown}; expected {list(fields)}")
+        try:
+            return cls(**values)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Everything that a run leaves behind: enough to resume it, to evaluate it or to send to someone who helps."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, root: str | Path, name: str) -> RunDirectory:
+        """Make ``root/name`` with its folders. Raises ConfigError if it exists or cannot be made."""
+        if not name or name in (".", "..") or Path(name).name != name:
+            raise ConfigError(f"run name: expected a plain folder name, found {name!r}")
+        run = cls(Path(root).absolute() / name)
+        try:
+            run.path.mkdir(parents=True)
+            for folder in (run.checkpoints, run.metrics, run.logs):
+                folder.mkdir()
+        except FileExistsError as error:
+            raise ConfigError(f"run '{name}': {run.path} exists already and is not overwritten; "
+                              f"choose another name, or go on with it by --resume {run.path}") from error
+        except OSError as error:
+            raise ConfigError(f"run '{name}': cannot make {run.path}: {error.strerror}") from error
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDirectory:
+        """Return the existing run at ``path``. Raises DataError if nothing is there or it is not a run."""
+        run = cls(Path(path).absolute())
+        if not run.path.is_dir():
+            raise DataError(f"{run.path}: expected the folder of a run, found "
+                            f"{'a file' if run.path.exists() else 'nothing'}")
+        lacking = [folder.name for folder in (run.checkpoints, run.metrics) if not folder.is_dir()]
+        if lacking:
+            raise DataError(f"{run.path}: not a run: it has no {' and no '.join(f'{n}/' for n in lacking)}")
+        return run
+
+    @staticmethod
+    def fresh_name(root: str | Path, now: datetime | None = None) -> str:
+        """Return a name for a new run under ``root``: the local time, with a suffix if that is taken."""
+        stem = name = (now or datetime.now()).strftime("%Y-%m-%d_%H-%M-%S")
+        count = 1
+        while (Path(root) / name).exists():
+            count += 1
+            name = f"{stem}_{count}"
+        return name
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def parameters(self) -> Path:
+        return self.path / "parameters.yaml"  # as resolved: defaults, preset, file, command line
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def policy(self) -> Path:
+        return self.path / "policy.params"  # the policy to evaluate or deploy, see exported_policy.py
+
+    @property
+    def transitions(self) -> Path:
+        return self.path / "transitions"  # rosbag2; made by who writes the first bag
+
+    @property
+    def demos(self) -> Path:
+        return self.path / "demos"  # likewise
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"  # one text file per process
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    def write_parameters(self, values: Mapping[str, Any]) -> None:
+        """Write the resolved parameters: nested mappings and lists of plain values, in the order given."""
+        plain = json.loads(json.dumps(values))  # tuples become lists; what YAML could not read back is refused
+        write_atomically(self.parameters, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+    def read_parameters(self) -> dict[str, Any]:
+        """Return what ``write_parameters`` wrote. Raises DataError if it is missing or damaged."""
+        try:
+            values = yaml.safe_load(_read(self.parameters))
+        except yaml.YAMLError as error:
+            raise DataError(f"{self.parameters}: not readable as YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(values, dict):
+            raise DataError(f"{self.parameters}: expected a mapping of parameters, found {values!r}")
+        return values
+
+    def write_summary(self, summary: Summary | Mapping[str, Any]) -> None:
+        """Write ``summary.json`` in one piece. Raises DataError if a field is missing, unknown or out of range."""
+        if not isinstance(summary, Summary):
+            summary = Summary.from_mapping(summary)
+        values = dataclasses.asdict(summary)
+        write_atomically(self.summary, json.dumps(values, indent=2, default=lambda scalar: scalar.item()) + "\n")
+
+    def read_summary(self) -> Summary:
+        """Return how the run ended. Raises DataError if it has not ended, or the file is damaged."""
+        text = _read(self.summary)
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise DataError(f"{self.summary}: not readable as JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise DataError(f"{self.summary}: expected a JSON object, found {values!r}")
+        return Summary.from_mapping(values, str(self.summary))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace the file at ``path`` so that a reader, or a crash, meets either the old or the whole new text."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not readable: {error}") from error
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
