@@ -185,8 +185,9 @@ class Actor:
         report.applied_checksum, report.probe_error = snapshot.checksum, probe_error
         report.refused_version, report.refusal = 0, ""
         age = (self._wall_ns() - snapshot.stamp) / 1e6
-        self._out.say(f"received network parameters: version {snapshot.version}, learner step {snapshot.gradient_step}, "
-                      f"checksum {snapshot.checksum}, change {snapshot.change:.4g}, age {age:.1f} ms")
+        self._out.say(
+            f"received network parameters: version {snapshot.version}, learner step {snapshot.gradient_step}, "
+            f"checksum {snapshot.checksum}, change {snapshot.change:.4g}, age {age:.1f} ms")
 
     # Acting
 
@@ -325,5 +326,6 @@ class Actor:
             return ActorState.EVALUATING, f"evaluation {done.number}: {done.successes} of {done.episodes} successful"
         if self._in_random_phase():
             left = self.config.random_steps - self.report.env_steps
-            return ActorState.ACTING, f"acting at RANDOM for {left} more steps (random_steps {self.config.random_steps})"
+            return ActorState.ACTING, (
+                f"acting at RANDOM for {left} more steps (random_steps {self.config.random_steps})")
         return ActorState.ACTING, f"acting on version {self.report.applied_version}"

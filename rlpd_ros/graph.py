@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The system as data: which processes make up a run, with which parameters. Launch files and the command line use it."""
+"""The system as data: which processes make up a run, with which parameters."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlpd_ros.errors import ConfigError
-
-USER_ERROR = 2  # exit status of a node whose input is wrong: starting it again would not help
+from rlpd_ros.ros.main import USER_ERROR
 
 
 @dataclass(frozen=True)

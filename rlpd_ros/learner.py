@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The learner: stores what actors and demonstrations bring, trains the agent, publishes policies. No ROS, no threads."""
+"""The learner: stores what actors and demonstrations bring, trains, publishes policies. No ROS, no threads."""
 
 from __future__ import annotations
 
@@ -200,7 +200,8 @@ class Learner:
                       f"{episode.evaluation_successes} of {episode.evaluation_episodes} greedy episodes successful "
                       f"after {self.report.env_steps} environment steps")
         if episode.evaluation_episodes >= self.config.eval_episodes and rate >= self.config.success_target:
-            self.finish(f"success rate {rate:.0%} in {episode.evaluation_episodes} greedy episodes", episode.policy_version)
+            self.finish(f"success rate {rate:.0%} in {episode.evaluation_episodes} greedy episodes",
+                        episode.policy_version)
 
     # Training
 
@@ -247,7 +248,8 @@ class Learner:
                     "no manifest from a demo loader yet: start it with demo_path, or set require_demonstrations false")
             stored, expected = self._demos_received(), sum(self._demo_sessions.values())
             if stored != expected:
-                return LearnerState.WAITING_FOR_DEMONSTRATIONS, f"received {stored} of {expected} demonstration transitions"
+                return LearnerState.WAITING_FOR_DEMONSTRATIONS, (
+                    f"received {stored} of {expected} demonstration transitions")
             if len(self.demos) == 0:
                 return LearnerState.WAITING_FOR_DEMONSTRATIONS, "the demonstrations hold no complete transition"
         if len(self.online) < config.training_starts:
@@ -331,8 +333,8 @@ class Learner:
         """Fail, for good, if the last step's losses are not finite: such a network must not reach an arm."""
         bad = [name for name, value in self._info.items() if not np.isfinite(float(value))]
         if bad:
-            self.fail(f"not finite at gradient step {self.report.gradient_step}: {', '.join(bad)}. Training has stopped, "
-                      "the last policy stays out; look for huge observations or rewards, or lower the learning rates")
+            self.fail(f"not finite at gradient step {self.report.gradient_step}: {', '.join(bad)}. Training has stopped "
+                      "and the last policy stays out; look for huge observations or rewards, or lower the learning rates")
         return not bad
 
     def _log(self) -> None:
@@ -393,6 +395,7 @@ class Learner:
     def status(self) -> LearnerReport:
         """Bring the report up to date and return it."""
         report = self.report
+        self._to_acknowledge.update(self._live_actors())  # a receipt that got lost is repeated
         report.state, report.text = self._describe()
         report.online_buffer_size, report.demo_buffer_size = len(self.online), len(self.demos)
         report.demo_expected = sum(self._demo_sessions.values())

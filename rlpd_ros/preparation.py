@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from rlpd_ros.config import from_mapping
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.ros.parameters import load_parameter_file
 from rlpd_ros.runs import RunDirectory
-from rlpd_ros.settings import NODES
+from rlpd_ros.settings import NODES, ArmConfig
 
 Config = TypeVar("Config")
 
@@ -59,8 +59,9 @@ class Configurations:
                     self._values[node][name] = value
                     found = True
         if not found:  # let the first node's error message suggest what was meant
-            known = sorted({f.name for node in nodes for config_type in NODES[node] for f in dataclasses.fields(config_type)})
-            from_mapping(dataclasses.make_dataclass("Known", [(n, Any, None) for n in known]), {name: value}, where)
+            known = {f.name for node in nodes for config in NODES[node] for f in dataclasses.fields(config)}
+            every = dataclasses.make_dataclass("Every", [(n, Any, None) for n in sorted(known)])
+            from_mapping(every, {name: value}, where)
 
     def get(self, node: str, config_type: type[Config]) -> Config:
         """Return one of a node's configurations."""
@@ -123,6 +124,6 @@ def prepare_run(root: str | Path, name: str | None, configurations: Configuratio
     if not demos:
         from rlpd_ros.record import record_demonstrations
 
-        record_demonstrations(configurations, run.demos)
+        record_demonstrations(configurations.get("arm_driver", ArmConfig), run.demos)
         demos = (str(run.demos),)
     return run, demos

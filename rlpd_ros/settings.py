@@ -52,7 +52,7 @@ class LearnerConfig:
     steps_ahead: int = parameter(20, "environment steps that actors may be ahead of training (lockstep)", low=1)
     success_target: float = parameter(0.95, "training is done when an evaluation succeeds this often", 0.0, 1.0)
     eval_episodes: int = parameter(50, "episodes that such an evaluation must have", low=1)
-    seed: int = parameter(0, "of the network's initialisation, of sampling and of exploration noise in the losses", low=0)
+    seed: int = parameter(0, "of the network's initialisation, of sampling and of the losses' noise", low=0)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from rlpd_ros.types import Acknowledgement, Observation, Source, TransitionRecor
 
 
 def record(sequence: int, session: str = "a") -> TransitionRecord:
-    return TransitionRecord(session, sequence, 1, sequence, Observation(np.zeros(1, np.float32)), np.zeros(1, np.float32),
-                            0.0, False, False, False, Source.POLICY)
+    zero = np.zeros(1, np.float32)
+    return TransitionRecord(session, sequence, 1, sequence, Observation(zero), zero, 0.0, False, False, False,
+                            Source.POLICY)
 
 
 def ack(sequence: int, learner: str = "l1", budget: int = 100, session: str = "a") -> Acknowledgement:

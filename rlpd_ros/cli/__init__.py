@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from rlpd_ros.errors import RlpdError
-from rlpd_ros.graph import USER_ERROR
+from rlpd_ros.ros.main import USER_ERROR
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

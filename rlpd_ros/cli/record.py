@@ -15,9 +15,10 @@ from rlpd_ros.settings import ArmConfig
 
 def main(options: argparse.Namespace) -> int:
     """Record, and say what was recorded."""
-    configuration = resolve(options.config, options.preset, options.overrides, options.seed).get("arm_driver", ArmConfig)
+    configurations = resolve(options.config, options.preset, options.overrides, options.seed)
     bar = iter(track(range(options.episodes), "Recording demonstrations"))
     next(bar, None)
-    transitions = record_demonstrations(configuration, Path(options.bag), options.episodes, lambda _: next(bar, None))
+    transitions = record_demonstrations(
+        configurations.get("arm_driver", ArmConfig), Path(options.bag), options.episodes, lambda _: next(bar, None))
     print(f"{options.episodes} demonstrations, {transitions} transitions: {options.bag}")
     return 0

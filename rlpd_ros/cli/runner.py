@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import random
@@ -22,7 +21,8 @@ import yaml
 from ament_index_python.packages import get_package_prefix
 
 from rlpd_ros.errors import ConfigError
-from rlpd_ros.graph import USER_ERROR, Process
+from rlpd_ros.graph import Process
+from rlpd_ros.ros.main import PARENT, USER_ERROR
 
 STOP_TIMEOUT = 3.0  # s from the first signal to the last resort
 RESPAWN_DELAY = 1.0  # s
@@ -101,8 +101,8 @@ class Runner:
     def _start(self, process: Process) -> _Child:
         handle = subprocess.Popen(
             command(process), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
-            errors="replace", start_new_session=True, preexec_fn=_die_with_parent,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"})
+            errors="replace", start_new_session=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1", PARENT: str(os.getpid())})
         reader = threading.Thread(target=self._read, args=(process.name, handle), daemon=True)
         reader.start()
         return _Child(process, handle, reader)
@@ -166,9 +166,3 @@ def _signal(handle: subprocess.Popen[str], number: int) -> None:
     if handle.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(handle.pid, number)
-
-
-def _die_with_parent() -> None:
-    """Let a child end with its parent, however that ends (Linux: PR_SET_PDEATHSIG)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -33,8 +33,8 @@ class DemoLoaderNode(Node):
         self._outbox = Outbox(config.resend_period, keep=True)
         try:
             if not config.demo_path:
-                raise DataError("demo_path: expected one or more rosbag2 bags of demonstrations, found none; record some "
-                                "with `rlpd record`, or train without by require_demonstrations:=false")
+                raise DataError("demo_path: expected one or more rosbag2 bags of demonstrations, found none; record "
+                                "some with `rlpd record`, or train without by require_demonstrations:=false")
             demonstrations = bags.read_demonstrations(config.demo_path)
         except DataError as error:
             self._fail(error)
@@ -43,8 +43,9 @@ class DemoLoaderNode(Node):
         self._manifest = demonstrations.manifest
         for record in demonstrations.records:
             self._outbox.add(record)
-        self.get_logger().info(f"{self._manifest.total} transitions in {sum(self._manifest.episodes)} demonstrations from "
-                               f"{len(self._manifest.path)} bag(s), {sum(self._manifest.successes)} successful")
+        manifest = self._manifest
+        self.get_logger().info(f"{manifest.total} transitions in {sum(manifest.episodes)} demonstrations from "
+                               f"{len(manifest.path)} bag(s), {sum(manifest.successes)} successful")
         self._manifest_publisher.publish(messages.from_fields(qos.DEMO_MANIFEST.type, self._manifest, wall_ns()))
         qos.subscription(self, qos.SPACE_SPEC, self._on_space)
         qos.subscription(self, qos.TRANSITIONS_ACK, self._on_ack)

@@ -40,7 +40,7 @@ class LearnerNode(Node):
         self._node_config, self._config, self._agent_config, self._policy_config = declare(
             self, LearnerNodeConfig, LearnerConfig, AgentConfig, PolicyConfig)
         if not self._node_config.run:
-            raise ConfigError("run: expected the folder of the run, found nothing; `rlpd train` and train.launch.py set it")
+            raise ConfigError("run: expected the folder of the run, found none; `rlpd train` makes one and sets it")
         self._run = RunDirectory.open(self._node_config.run)
         self._session = new_session("learner")
         self._began = time.monotonic()

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from rclpy.node import Node
 from rlpd_ros.errors import RlpdError
 
 USER_ERROR = 2  # exit status when the input is wrong: starting the node again would not help
+PARENT = "RLPD_PARENT"  # environment variable: the process with which a node ends, however that ends
 
 
 def run_node(make: Callable[[], Node]) -> int:
@@ -22,6 +26,7 @@ def run_node(make: Callable[[], Node]) -> int:
     A node may have a ``work`` method: it is called between callbacks and returns whether there is more to do at once.
     Its ``close`` method is called at the end, also after Ctrl-C.
     """
+    _follow_parent()
     rclpy.init(args=sys.argv)
     node = None
     try:
@@ -43,6 +48,14 @@ def run_node(make: Callable[[], Node]) -> int:
             getattr(node, "close", lambda: None)()
             node.destroy_node()
         rclpy.try_shutdown()
+
+
+def _follow_parent() -> None:
+    parent = os.environ.get(PARENT)
+    if parent and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.getppid() != int(parent):  # too late
+            sys.exit(1)
 
 
 DRAIN_TIME = 0.02  # s of callbacks in a row before the node's own work has its turn
