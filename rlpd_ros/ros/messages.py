@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages from and to the data that the rest of the package works with.
+
+``from_x`` makes a message, ``to_x`` reads one. What comes in is checked for its sizes and raises DataError naming the
+field; arrays of what came in are views of the message. Floats survive a round trip bit by bit. A message may also be
+one that rosbags decoded from a bag: it has the same fields, with NumPy arrays in place of ``array.array``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from array import array
+from typing import Any, TypeVar
+
+import numpy as np
+
+from rlpd_ros import msg  # type: ignore[attr-defined]  # generated
+from rlpd_ros.arm.driver import Telemetry
+from rlpd_ros.errors import DataError
+from rlpd_ros.types import (
+    Acknowledgement,
+    ActionRecord,
+    Observation,
+    PolicySnapshot,
+    Source,
+    SpaceField,
+    SpaceSpec,
+    TimeStep,
+    TransitionRecord,
+)
+
+Record = TypeVar("Record")
+
+MAX_FIELDS = 1000  # of a space
+MAX_ELEMENTS = 2**26  # of one field
+MAX_TEXT = 128  # characters of a name, a unit or a frame
+SECOND = 1_000_000_000  # ns
+
+
+# Spaces
+
+
+def from_space_spec(spec: SpaceSpec, stamp: int = 0) -> msg.SpaceSpec:
+    """Make the message that describes ``spec``; ``stamp`` in ns."""
+    message = msg.SpaceSpec(
+        robot=spec.robot, control_rate=float(spec.control_rate), max_episode_steps=spec.max_episode_steps,
+        lockstep=spec.lockstep, fingerprint=spec.fingerprint,
+        observation=[_from_space_field(f) for f in spec.observation],
+        action=[_from_space_field(f) for f in spec.action])
+    _set_header(message, stamp, spec.frame_id)
+    return message
+
+
+def _from_space_field(f: SpaceField) -> msg.SpaceField:
+    return msg.SpaceField(name=f.name, dtype=f.dtype, shape=f.shape, unit=f.unit, low=f.low, high=f.high)
+
+
+def to_space_spec(message: Any) -> SpaceSpec:
+    """Read a specification. Raises DataError naming the field that makes no sense, or a wrong fingerprint."""
+    spec = SpaceSpec(
+        robot=_text("robot", message.robot), control_rate=message.control_rate, lockstep=bool(message.lockstep),
+        frame_id=_text("frame_id", message.header.frame_id), max_episode_steps=int(message.max_episode_steps),
+        observation=_to_space_fields("observation", message.observation),
+        action=_to_space_fields("action", message.action))
+    if not 0 < spec.control_rate < math.inf:
+        raise DataError(f"space_spec: control_rate: expected Hz above 0, found {spec.control_rate}")
+    if any(f.is_image for f in spec.action):
+        raise DataError("space_spec: action: expected float32 fields, found an image")
+    if message.fingerprint != spec.fingerprint:
+        raise DataError(f"space_spec: fingerprint: expected {spec.fingerprint} for these fields, found "
+                        f"{message.fingerprint[:MAX_TEXT]!r}")
+    return spec
+
+
+def _to_space_fields(kind: str, messages: Any) -> tuple[SpaceField, ...]:
+    if not 0 < len(messages) <= MAX_FIELDS:
+        raise DataError(f"space_spec: {kind}: expected 1 to {MAX_FIELDS} fields, found {len(messages)}")
+    fields = tuple(_to_space_field(f"{kind}[{i}]", message) for i, message in enumerate(messages))
+    names = [f.name for f in fields]
+    if len(set(names)) < len(names):
+        raise DataError(f"space_spec: {kind}: expected different names, found {names}")
+    return fields
+
+
+def _to_space_field(where: str, message: Any) -> SpaceField:
+    dimensions = {"float32": 1, "uint8": 3}.get(message.dtype)
+    if dimensions is None:
+        raise DataError(f"space_spec: {where}.dtype: expected float32 or uint8, found {message.dtype[:MAX_TEXT]!r}")
+    shape = tuple(int(n) for n in message.shape)
+    if len(shape) != dimensions or not 0 < math.prod(shape) <= MAX_ELEMENTS:
+        raise DataError(f"space_spec: {where}.shape: expected {dimensions} numbers above 0, their product at most "
+                        f"{MAX_ELEMENTS}, found {shape[:8]}")
+    bounds = 1 if message.dtype == "uint8" else shape[0]
+    low, high = ([float(x) for x in bound] for bound in (message.low, message.high))
+    if len(low) != bounds or len(high) != bounds or not all(a <= b for a, b in zip(low, high, strict=True)):
+        raise DataError(f"space_spec: {where}: expected {bounds} bounds with low <= high, found low {low[:8]} and high "
+                        f"{high[:8]}")
+    return SpaceField(_text(f"{where}.name", message.name), shape, tuple(low), tuple(high),
+                      _text(f"{where}.unit", message.unit), message.dtype)
+
+
+# Observations, actions, transitions
+
+
+def from_time_step(now: TimeStep, spec: SpaceSpec) -> msg.Observation:
+    """Make the message for one observation."""
+    message = msg.Observation(
+        session=now.session, episode=now.episode, step=now.step, reward=float(now.reward),
+        terminated=bool(now.terminated), truncated=bool(now.truncated), success=bool(now.success),
+        source=int(now.source))
+    _set_header(message, now.stamp, spec.frame_id)
+    message.state, message.images = _from_observation(now.observation, spec)
+    if now.executed_action is not None:
+        message.executed_action = _floats(now.executed_action)
+    return message
+
+
+def to_time_step(message: Any, spec: SpaceSpec) -> TimeStep:
+    """Read an observation of ``spec``. Raises DataError naming the field whose size is wrong."""
+    executed = np.asarray(message.executed_action, np.float32)
+    if message.step > 0 or executed.size:
+        _expect_size("executed_action", executed, spec.action_size)
+    return TimeStep(
+        message.session, message.episode, message.step, _to_observation("", message.state, message.images, spec),
+        message.reward, message.terminated, message.truncated, message.success, executed if executed.size else None,
+        _source(message.source), _stamp(message))
+
+
+def from_action(record: ActionRecord) -> msg.Action:
+    """Make the message for one answer."""
+    message = msg.Action(
+        session=record.session, episode=record.episode, step=record.step, action=_floats(record.action),
+        policy_version=record.policy_version, source=int(record.source))
+    _set_header(message, record.stamp)
+    return message
+
+
+def to_action(message: Any) -> ActionRecord:
+    """Read an answer. Its size is up to who executes it. Raises DataError for an unknown source."""
+    return ActionRecord(message.session, message.episode, message.step, np.asarray(message.action, np.float32),
+                        message.policy_version, _source(message.source), _stamp(message))
+
+
+def from_transition(record: TransitionRecord, spec: SpaceSpec) -> msg.Transition:
+    """Make the message for one step of experience."""
+    message = msg.Transition(
+        session=record.session, sequence=record.sequence, episode=record.episode, step=record.step,
+        space_fingerprint=record.space_fingerprint, action=_floats(record.action), reward=float(record.reward),
+        terminated=bool(record.terminated), truncated=bool(record.truncated), success=bool(record.success),
+        source=int(record.source), policy_version=record.policy_version)
+    _set_header(message, record.stamp, spec.frame_id)
+    message.state, message.images = _from_observation(record.observation, spec)
+    if record.final_observation is not None:
+        message.final_state, message.final_images = _from_observation(record.final_observation, spec)
+    return message
+
+
+def to_transition(message: Any, spec: SpaceSpec) -> TransitionRecord:
+    """Read one step of experience made in ``spec``.
+
+    Raises DataError naming the field whose size is wrong; a foreign fingerprint comes first, since it explains sizes.
+    """
+    if message.space_fingerprint != spec.fingerprint:
+        raise DataError(f"space_fingerprint: expected {spec.fingerprint}, found "
+                        f"{message.space_fingerprint[:MAX_TEXT]!r}: it was made in another space")
+    final = None
+    if len(message.final_state) or len(message.final_images):
+        final = _to_observation("final_", message.final_state, message.final_images, spec)
+    action = np.asarray(message.action, np.float32)
+    _expect_size("action", action, spec.action_size)
+    return TransitionRecord(
+        message.session, message.sequence, message.episode, message.step,
+        _to_observation("", message.state, message.images, spec), action, message.reward, message.terminated,
+        message.truncated, message.success, _source(message.source), message.policy_version, final,
+        message.space_fingerprint, _stamp(message))
+
+
+# Policies
+
+
+def from_policy_snapshot(snapshot: PolicySnapshot) -> msg.PolicyParams:
+    """Make the message that carries a policy. The probe's images are in the order of the space."""
+    message = msg.PolicyParams(
+        session=snapshot.session, version=snapshot.version, gradient_step=snapshot.gradient_step,
+        checksum=snapshot.checksum, network=snapshot.network, network_fingerprint=snapshot.network_fingerprint,
+        space_fingerprint=snapshot.space_fingerprint, probe_state=_floats(snapshot.probe.state),
+        probe_images=_bytes(snapshot.probe.images.values()), probe_action=_floats(snapshot.probe_action),
+        change=float(snapshot.change), data=array("B", snapshot.data))
+    _set_header(message, snapshot.stamp)
+    return message
+
+
+def to_policy_snapshot(message: Any, spec: SpaceSpec) -> PolicySnapshot:
+    """Read a policy for whoever verifies it.
+
+    Raises DataError naming a part of the probe whose size is wrong. A policy for another space has a probe that cannot
+    be taken apart: it comes without images, to be refused by its fingerprint.
+    """
+    state, action = np.asarray(message.probe_state, np.float32), np.asarray(message.probe_action, np.float32)
+    probe = Observation(state)
+    if message.space_fingerprint == spec.fingerprint:
+        probe = _to_observation("probe_", message.probe_state, message.probe_images, spec)
+        _expect_size("probe_action", action, spec.action_size)
+    return PolicySnapshot(
+        message.session, message.version, message.gradient_step, message.checksum, message.network,
+        message.network_fingerprint, message.space_fingerprint, probe, action, message.change,
+        np.asarray(message.data, np.uint8).tobytes(), _stamp(message))
+
+
+def from_policy_version(snapshot: PolicySnapshot, lowest_applied_version: int, actors: int,
+                        stamp: int = 0) -> msg.PolicyVersion:
+    """Make the message that tells people which policy is out and in use."""
+    message = msg.PolicyVersion(
+        version=snapshot.version, gradient_step=snapshot.gradient_step, checksum=snapshot.checksum,
+        lowest_applied_version=lowest_applied_version, actors=actors)
+    _set_header(message, stamp)
+    return message
+
+
+# Records of plain values
+
+
+def to_acknowledgement(message: msg.TransitionsAck) -> Acknowledgement:
+    """Read the learner's receipt."""
+    return to_fields(Acknowledgement, message)
+
+
+def from_fields(message_type: type, record: Any, stamp: int = 0) -> Any:
+    """Make a message whose fields are those of ``record`` by the same names: numbers, texts or lists of them."""
+    message = message_type()
+    for name in message.get_fields_and_field_types():
+        if name != "header":
+            value, kind = getattr(record, name), type(getattr(message, name))
+            setattr(message, name, kind(value) if kind in (bool, int, float, str) else list(value))
+    _set_header(message, stamp)
+    return message
+
+
+def to_fields(record_type: type[Record], message: Any) -> Record:
+    """Read the fields of a dataclass from a message's fields of the same names; sequences become lists."""
+    values = {f.name: getattr(message, f.name) for f in dataclasses.fields(record_type)}  # type: ignore[arg-type]
+    return record_type(**{k: v if isinstance(v, (bool, int, float, str)) else list(v) for k, v in values.items()})
+
+
+# What people look at
+
+
+def from_joint_state(telemetry: Telemetry, stamp: int, frame_id: str) -> Any:
+    """Make a sensor_msgs/JointState: rad, rad/s, N m (fingers: m, m/s, N)."""
+    from sensor_msgs.msg import JointState  # only who drives an arm needs it
+
+    message = JointState(
+        name=list(telemetry.joint_names), position=telemetry.position.tolist(), velocity=telemetry.velocity.tolist(),
+        effort=telemetry.effort.tolist())
+    _set_header(message, stamp, frame_id)
+    return message
+
+
+def from_ee_pose(telemetry: Telemetry, stamp: int, frame_id: str) -> Any:
+    """Make a geometry_msgs/PoseStamped of the tool: m, quaternion, in ``frame_id``."""
+    from geometry_msgs.msg import PoseStamped
+
+    message = PoseStamped()
+    position, orientation = message.pose.position, message.pose.orientation
+    position.x, position.y, position.z = telemetry.ee_position.tolist()
+    orientation.x, orientation.y, orientation.z, orientation.w = telemetry.ee_orientation.tolist()
+    _set_header(message, stamp, frame_id)
+    return message
+
+
+# Parts
+
+
+def _set_header(message: Any, stamp: int, frame_id: str = "") -> None:
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, SECOND)
+    message.header.frame_id = frame_id
+
+
+def _stamp(message: Any) -> int:
+    return message.header.stamp.sec * SECOND + message.header.stamp.nanosec
+
+
+def _floats(values: np.ndarray) -> array:
+    return array("f", np.asarray(values, np.float32).tobytes())  # the fastest way that rclpy then takes as it is
+
+
+def _bytes(images: Any) -> array:
+    flat = array("B")
+    for image in images:
+        flat.frombytes(np.ascontiguousarray(image, np.uint8).data)
+    return flat
+
+
+def _from_observation(observation: Observation, spec: SpaceSpec) -> tuple[array, array]:
+    return _floats(observation.state), _bytes(observation.images[f.name] for f in spec.image_fields)
+
+
+def _to_observation(prefix: str, state: Any, images: Any, spec: SpaceSpec) -> Observation:
+    state, flat = np.asarray(state, np.float32), np.asarray(images, np.uint8)
+    _expect_size(f"{prefix}state", state, spec.state_size)
+    _expect_size(f"{prefix}images", flat, sum(f.size for f in spec.image_fields))
+    parts, start = {}, 0
+    for f in spec.image_fields:
+        parts[f.name] = flat[start:start + f.size].reshape(f.shape)
+        start += f.size
+    return Observation(state, parts)
+
+
+def _expect_size(name: str, values: np.ndarray, size: int) -> None:
+    if values.shape != (size,):
+        raise DataError(f"{name}: expected {size} values, found {values.size}")
+
+
+def _source(value: int) -> Source:
+    try:
+        return Source(value)
+    except ValueError:
+        raise DataError(f"source: expected one of {', '.join(f'{s.value} ({s.name})' for s in Source)}, found "
+                        f"{value}") from None
+
+
+def _text(name: str, text: str) -> str:
+    if len(text) > MAX_TEXT:
+        raise DataError(f"space_spec: {name}: expected at most {MAX_TEXT} characters, found {len(text)}")
+    return text
