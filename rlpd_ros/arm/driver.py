@@ -9,24 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
-from rlpd_ros.config import parameter
 from rlpd_ros.types import Observation, SpaceSpec, StepResult
 
 Expert = Callable[[Observation], np.ndarray]
 """Chooses an action, float32 (action_size,) in [-1, 1], from an observation alone."""
-
-
-@dataclass(frozen=True)
-class DriverConfig:
-    """What every arm driver is told."""
-
-    control_rate: float = parameter(10.0, "actions per second, Hz", low=0.1, high=1000.0)
-    lockstep: bool = parameter(True, "wait for each action (simulation) instead of ticking at control_rate")
-    max_episode_steps: int = parameter(0, "truncate an episode after so many steps; 0: the task's own limit", low=0)
-    max_action_change: float = parameter(
-        2.0, "largest change of an action's element from one step to the next, in normalised units; 2: no limit",
-        low=0.01, high=2.0)
-    seed: int = parameter(0, "seed of the start positions; a reset with a seed of its own overrides it", low=0)
 
 
 @dataclass(frozen=True)
@@ -63,7 +49,10 @@ class ArmDriver(Protocol):
         """
 
     def hold(self) -> StepResult:
-        """Stay still for one control period: what a real-time loop does when no action arrives."""
+        """Stay still for one control period: what a real-time loop does when no action arrives.
+
+        It is no step of the episode: it is not counted, earns no reward and ends nothing.
+        """
 
     def telemetry(self) -> Telemetry | None:
         """Return joint state and tool pose, or None where the arm does not tell."""

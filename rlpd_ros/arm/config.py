@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parameters of every arm: one flat set, so that each is a ROS parameter of the arm driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlpd_ros.config import parameter
+
+
+@dataclass(frozen=True)
+class DriverConfig:
+    """What every arm driver is told."""
+
+    control_rate: float = parameter(10.0, "actions per second, Hz", low=0.1, high=1000.0)
+    lockstep: bool = parameter(True, "wait for each action (simulation) instead of ticking at control_rate")
+    max_episode_steps: int = parameter(0, "truncate an episode after so many steps; 0: the task's own limit", low=0)
+    max_action_change: float = parameter(
+        2.0, "largest change of an action's element from one step to the next, normalised; 2: no limit",
+        low=0.01, high=2.0)
+    seed: int = parameter(0, "of the start positions", low=0, high=2**32 - 1)
+
+
+@dataclass(frozen=True)
+class MujocoArmConfig(DriverConfig):
+    """The cube task. Positions in panda_link0: x forward, y left, z up from the table's top."""
+
+    translation_scale: tuple[float, ...] = parameter(
+        (0.025, 0.025, 0.025), "motion of the tool for an action of 1: x, y, z, m per step", low=0.001, high=0.2)
+    workspace_low: tuple[float, ...] = parameter(
+        (0.3, -0.15, 0.015), "lower corner of the box that the tool stays in, m", low=-1.0, high=1.0)
+    workspace_high: tuple[float, ...] = parameter(
+        (0.6, 0.15, 0.35), "upper corner of the box that the tool stays in, m", low=-1.0, high=1.0)
+    home_position: tuple[float, ...] = parameter(
+        (0.45, 0.0, 0.2), "where the tool is after a reset, m", low=-1.0, high=1.0)
+    max_lead: float = parameter(
+        0.03, "how far the commanded position may run ahead of the tool, where something blocks it, m per axis; "
+        "more than translation_scale", low=0.005, high=0.3)
+    cube_center: tuple[float, ...] = parameter(
+        (0.45, 0.0), "centre of the square in which the cube starts: x, y, m", low=-1.0, high=1.0)
+    cube_range: float = parameter(0.2, "side of that square, m", low=0.0, high=1.0)
+    lift_height: float = parameter(0.1, "the held cube has to rise so far, m", low=0.01, high=0.5)
+
+
+@dataclass(frozen=True)
+class GymnasiumArmConfig(DriverConfig):
+    """A Gymnasium environment with a Box action and a Box or Dict observation."""
+
+    gym_env_id: str = parameter("", "id of a registered environment, e.g. gym_hil/PandaPickCubeBase-v0")
+    gym_env_kwargs: str = parameter("{}", "keyword arguments for gymnasium.make, as a JSON object")
+    gym_import_module: str = parameter("", "module to import first, for it registers the environment, e.g. gym_hil")
+    gym_observation_keys: tuple[str, ...] = parameter(
+        (), "entries of a Dict observation to keep, in this order, nested ones as outer.inner; empty: all")
+    gym_action_map: str = parameter(
+        "{}", "elements of the environment's action that a policy commands, each with the values for -1 and 1, as a "
+        'JSON object: {"0": [-0.02, 0.02], "6": [-1, 1]}; the others stay at 0. Empty: all, over their bounds')
+    gym_success_keys: tuple[str, ...] = parameter(
+        ("is_success", "success", "succeed"), "entries of info that tell success; where none is there, an episode "
+        "that terminates with a positive reward is one")
+    gym_frame_id: str = parameter("world", "frame of the environment's positions")
+
+
+@dataclass(frozen=True)
+class ArmConfig(MujocoArmConfig, GymnasiumArmConfig):
+    """Which arm, and the parameters of all."""
+
+    arm: str = parameter("mujoco", "which arm to drive", choices=("mujoco", "gymnasium"))
