@@ -7,7 +7,7 @@ ARGS ?=
 
 underlay := $(or $(ROS_DISTRO),wheels)
 pip := .venv/bin/python -m pip --disable-pip-version-check install -qq --constraint requirements/constraints.txt
-requirements := base test $(if $(ROS_DISTRO),,build ros-jazzy)
+requirements := base colcon test $(if $(ROS_DISTRO),,build ros-jazzy)
 venv := .venv/.installed-$(underlay)
 built := install/.built-$(underlay)
 

