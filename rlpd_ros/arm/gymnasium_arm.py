@@ -132,19 +132,21 @@ def _make(config: GymnasiumArmConfig) -> gymnasium.Env:
     """Make the environment; raises ConfigError for whatever keeps it from being made."""
     if not config.gym_env_id:
         raise ConfigError("gym_env_id: expected the id of a Gymnasium environment, found nothing; set it")
-    kwargs = {"disable_env_checker": True} | _json_object("gym_env_kwargs", config.gym_env_kwargs)
+    kwargs = _json_object("gym_env_kwargs", config.gym_env_kwargs)
     if config.max_episode_steps:
         kwargs["max_episode_steps"] = config.max_episode_steps
     _choose_opengl()
     try:
         if config.gym_import_module:
             importlib.import_module(config.gym_import_module)
-        return gymnasium.make(config.gym_env_id, **kwargs)
+        return gymnasium.make(config.gym_env_id, **{"disable_env_checker": True, **kwargs})
     except ImportError as error:
         raise ConfigError(f"gym_import_module {config.gym_import_module!r}, gym_env_id {config.gym_env_id!r}: {error}: "
                           "install the package that provides the environment") from error
     except Exception as error:  # an environment's constructor may raise anything
-        raise ConfigError(f"gym_env_id {config.gym_env_id!r} with {kwargs}: {' '.join(str(error).split())}") from error
+        text = " ".join(str(error).split())
+        hint = "; install libosmesa6, or choose a renderer by MUJOCO_GL=osmesa or egl" if "OpenGL" in text else ""
+        raise ConfigError(f"gym_env_id {config.gym_env_id!r} with {kwargs}: {text}{hint}") from error
 
 
 def _choose_opengl() -> None:

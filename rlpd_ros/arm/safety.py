@@ -21,14 +21,14 @@ def admit_action(action: np.ndarray, size: int, previous: np.ndarray, max_change
     Raises DataError for anything that is not ``size`` finite numbers.
     """
     try:
-        admitted = np.array(action, np.float32)
+        asked = np.array(action, np.float64)
     except (TypeError, ValueError, OverflowError):
         raise DataError(f"action: expected {size} numbers, found {action!r}") from None
-    if admitted.shape != (size,):
-        raise DataError(f"action: expected shape ({size},), found {admitted.shape}")
-    if not np.isfinite(admitted).all():
-        raise DataError(f"action: expected finite numbers, found {admitted.tolist()}")
-    admitted = clip(admitted, -1.0, 1.0)
+    if asked.shape != (size,):
+        raise DataError(f"action: expected shape ({size},), found {asked.shape}")
+    if not np.isfinite(asked).all():
+        raise DataError(f"action: expected finite numbers, found {asked.tolist()}")
+    admitted = clip(asked, -1.0, 1.0).astype(np.float32)
     if max_change < NO_CHANGE_LIMIT:
         admitted = clip(admitted, previous - np.float32(max_change), previous + np.float32(max_change))
     return admitted
