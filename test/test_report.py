@@ -156,7 +156,7 @@ def test_a_finished_run_shows_its_outcome_and_every_panel(run):
     finish_run(run)
     report = page(run)
     assert "succeeds in 49 of 50 episodes (98 %) after 9,023 environment steps and 3 min 21 s." in report.text
-    assert "The target of 95 % was reached." in report.text
+    assert "Outcome: the target of 95 % was reached." in report.text
     assert "95 % interval: 90 to 100 %" in report.text
     assert "Preset rlpd seed 3" in report.text
     assert report.tags.count("svg") == report.tags.count("figure") == 11
@@ -206,8 +206,22 @@ def test_a_run_that_ended_without_evaluation_says_so(run):
     run.write_summary({"success_rate": None, "eval_episodes": 0, "env_steps": 10, "gradient_steps": 0, "wall_s": 3700.0,
                        "seed": 0, "preset": "rlpd", "outcome": "interrupted"})
     text = page(run).text
-    assert "The run has ended without an evaluation. Interrupted." in text
+    assert "The run has ended without an evaluation. Outcome: interrupted." in text
     assert "1 h 1 min" in text
+
+
+@pytest.mark.parametrize(("rate", "target", "mark"), [(0.94, 0.95, "poor"), (0.96, 0.95, "good"), (0.96, 0.98, "poor")])
+def test_the_outcome_is_judged_by_the_target_of_the_run(run, rate, target, mark):
+    run.write_parameters({"learner": {"success_target": target}})
+    finish_run(run, rate)
+    report = page(run)
+    assert f'class="outcome {mark}"' in report.html
+    assert f"Dashed: {round(100 * target)} % success" in report.text
+
+
+def test_episodes_without_a_success_column_make_no_success_plot(run, writer):
+    writer.write("episodes", 40, {"env_steps": 40, "evaluation": False})
+    assert "No evaluation yet, and no training episode has ended." in page(run).text
 
 
 def test_damaged_files_are_named_and_the_rest_is_shown(run):
@@ -235,6 +249,8 @@ def test_no_column_is_required(run, offset):
 def test_names_and_parameters_cannot_break_the_page(tmp_path):
     run = RunDirectory.create(tmp_path, "<b>run & $x^$")
     run.write_parameters({"note": "</pre><script>alert(1)</script>"})
+    run.write_summary({"success_rate": None, "eval_episodes": 0, "env_steps": 0, "gradient_steps": 0, "wall_s": 0.0,
+                       "seed": 0, "preset": "<b>", "outcome": "<b>stopped</b>"})
     with MetricsWriter(run, tensorboard=False) as writer:
         for actor in ("$\\frac$", "<i>&"):
             write_policy(writer, 1, actor=actor, age_ms=3.0)
@@ -262,8 +278,16 @@ def test_findings_name_what_goes_wrong_without_an_error(run, writer):
     write_learner_row(writer, 100)
     write_policy(writer, 1, checksum="a")
     assert [s for s in findings(load(run)) if "published 1 policies and no actor" in s]
+    write_episode(writer, 40, policy_version=0)
+    assert [s for s in findings(load(run)) if "published 1 policies and no actor" in s]
+    write_episode(writer, 80)  # acted by version 4
+    assert findings(load(run)) == []
+
+
+def test_a_reported_application_is_enough_to_know_that_policies_arrive(run, writer):
+    write_learner_row(writer, 100)
+    write_policy(writer, 1, checksum="a")
     write_policy(writer, 1, actor="actor-1", age_ms=1.0)
-    write_episode(writer, 40)
     assert findings(load(run)) == []
 
 
@@ -303,6 +327,7 @@ def test_evaluations_are_told_apart_by_actor_and_ordered(run, writer):
     write_evaluation(writer, 100, 1, successes=1, episodes=4, session="first")
     write_evaluation(writer, 900, 2, successes=2, episodes=3, session="second", done=False)
     write_episode(writer, 950)
+    assert load(run).training["env_steps"].tolist() == [950]
     found = load(run).evaluations
     assert [(e.env_steps, e.successes, e.episodes, e.done) for e in found] == \
         [(100, 1, 4, True), (500, 4, 4, True), (900, 2, 3, False)]

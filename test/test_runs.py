@@ -34,6 +34,9 @@ def test_an_existing_run_is_not_overwritten(tmp_path, run):
     with pytest.raises(ConfigError, match=r"'first'.*exists already.*another name.*--resume"):
         RunDirectory.create(tmp_path / "runs", "first")
     assert (run.metrics / "kept").read_text() == "x"
+    (tmp_path / "runs" / "empty").mkdir()
+    with pytest.raises(ConfigError, match="exists already"):
+        RunDirectory.create(tmp_path / "runs", "empty")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a"])

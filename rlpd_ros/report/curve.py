@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 from rlpd_ros.errors import DataError
-from rlpd_ros.report.data import load
-from rlpd_ros.report.panels import TARGET
+from rlpd_ros.report.data import TARGET, load
 from rlpd_ros.runs import RunDirectory
 
 _BLUE, _GREY, _INK = "#0072b2", "#b8bec6", "#30363d"

@@ -14,6 +14,9 @@ from rlpd_ros.errors import DataError
 from rlpd_ros.metrics import read_table, table_path, wilson_interval
 from rlpd_ros.runs import RunDirectory, Summary
 
+TARGET = 0.95  # success rate that counts as having learned the task, unless the run asks for another
+CURVE_POINTS = 400  # of a drawn curve at most
+
 
 class Table:
     """The rows of a metrics table; a column that was never written reads as empty."""
@@ -117,6 +120,12 @@ class RunData:
             return self.summary.wall_s
         return self.learner.highest("time_s")
 
+    @cached_property
+    def target(self) -> float:
+        """Return the success rate at which the run counts as successful."""
+        target = self.parameter("success_target")
+        return target if isinstance(target, float) and 0 < target <= 1 else TARGET
+
     def parameter(self, name: str) -> Any:
         """Return the first parameter called ``name``, at any depth; None if there is none."""
         return _find(self.parameters, name)
@@ -165,7 +174,7 @@ def moving_average(values: np.ndarray, window: int) -> np.ndarray:
         return (total[end] - total[start]) / (count[end] - count[start])
 
 
-def thin(x: np.ndarray, y: np.ndarray, limit: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def thin(x: np.ndarray, y: np.ndarray, limit: int = CURVE_POINTS) -> tuple[np.ndarray, ...]:
     """Reduce a curve to at most ``limit`` points: x, and mean, lowest and highest of y around each.
 
     Points that are not finite are left out. Where x goes back (a resumed run repeats steps), a NaN breaks the curve.
@@ -179,8 +188,7 @@ def thin(x: np.ndarray, y: np.ndarray, limit: int = 400) -> tuple[np.ndarray, np
         low, high = np.minimum.reduceat(y, start), np.maximum.reduceat(y, start)
         x, y = np.add.reduceat(x, start) / count, np.add.reduceat(y, start) / count
     back = np.flatnonzero(np.diff(x) < 0) + 1
-    return np.insert(x, back, np.nan), np.insert(y, back, np.nan), np.insert(low, back, np.nan), \
-        np.insert(high, back, np.nan)
+    return tuple(np.insert(values, back, np.nan) for values in (x, y, low, high))
 
 
 def _evaluation(rows: Table) -> Evaluation:

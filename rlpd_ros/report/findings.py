@@ -22,9 +22,10 @@ def findings(data: RunData) -> list[str]:
 def _policy_findings(data: RunData) -> list[str]:
     found = []
     published, recent = data.published, data.training.where(slice(-_RECENT, None))
-    if published.rows and not data.applied.rows:
-        found.append(f"The learner published {published.rows} policies and no actor has acknowledged one: what the arm "
-                     "does has not been learned. See actor_status for what the actor waits for or refuses.")
+    acted_upon = data.applied.rows or (data.episodes.highest("policy_version") or 0) > 0
+    if published.rows and not acted_upon:
+        found.append(f"The learner published {published.rows} policies and no actor has applied one: what the arm does "
+                     "has not been learned. See actor_status for what the actor waits for or refuses.")
     if recent.rows:
         acted = {name: float(np.nansum(recent[f"{name}_actions"])) for name in ("policy", "random")}
         share = acted["random"] / max(float(np.nansum(recent["steps"])), 1.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rlpd_ros.metrics import wilson_interval
 from rlpd_ros.report import panels
-from rlpd_ros.report.data import Evaluation, RunData, load, percent
+from rlpd_ros.report.data import CURVE_POINTS, Evaluation, RunData, load, percent
 from rlpd_ros.report.findings import findings
 from rlpd_ros.report.style import CSS
 from rlpd_ros.runs import RunDirectory, write_atomically
@@ -38,7 +38,8 @@ def _page(data: RunData) -> str:
         _section("Does the loop keep up?", panels.loop_panels(data)),
         _evaluations(data.evaluations),
         _parameters(data),
-        f"<footer>Written by rlpd_ros at {datetime.now():%Y-%m-%d %H:%M:%S} from {escape(str(data.run.path))}</footer>",
+        f"<footer>A curve of more than {CURVE_POINTS} points is drawn as means, with a band for their range. "
+        f"Written by rlpd_ros at {datetime.now():%Y-%m-%d %H:%M:%S} from {escape(str(data.run.path))}</footer>",
     ))
     return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -66,8 +67,8 @@ def _outcome(data: RunData) -> tuple[str, str]:
                         f"{summary.eval_episodes} episodes ({percent(rate)}) after {summary.env_steps:,} environment "
                         f"steps and {_duration(summary.wall_s)}.")
         text = summary.outcome.strip()
-        mark = "good" if rate is not None and rate >= panels.TARGET else "poor"
-        return mark, f"{sentence} {text[:1].upper()}{text[1:].rstrip('.')}." if text else sentence
+        mark = "good" if rate is not None and rate >= data.target else "poor"
+        return mark, f"{sentence} Outcome: {text.rstrip('.')}." if text else sentence
     if data.evaluations:
         e = data.evaluations[-1]
         so_far = (f"The last evaluation succeeded in {e.successes} of {e.episodes} episodes ({percent(e.rate)}), after "

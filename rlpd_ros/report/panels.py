@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from rlpd_ros.report.data import RunData, Table, moving_average, percent
 from rlpd_ros.report.plots import INK, SERIES, curve, draw, finish
 
-TARGET = 0.95  # success rate at which training counts as done
 WINDOW = 20  # episodes of the moving averages
 ENV_STEPS = "environment steps"
 
@@ -123,7 +122,7 @@ def success_panel(data: RunData) -> Panel:
     """Return the success rate of evaluations, with their intervals, and of training against environment steps."""
     title = "Success rate"
     note = (f"Points: greedy evaluations with 95 % confidence (Wilson). Line: training, mean of the last {WINDOW} "
-            f"episodes, with exploration. Dashed: {percent(TARGET)} success.")
+            f"episodes, with exploration. Dashed: {percent(data.target)} success.")
     evaluations, training = data.evaluations, data.training
     trained = np.isfinite(training["env_steps"] + training["success"]).any()
     if not evaluations and not trained:
@@ -131,7 +130,7 @@ def success_panel(data: RunData) -> Panel:
 
     def paint(axes: Sequence[Axes]) -> None:
         ax = axes[0]
-        ax.axhline(TARGET, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+        ax.axhline(data.target, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
         if trained:
             curve(ax, training["env_steps"], moving_average(training["success"], WINDOW), "training", 1)
         if evaluations:
@@ -172,7 +171,8 @@ def _age_panel(data: RunData) -> Panel:
         curves = [(actor, applied["version"][actors == actor], applied["age_ms"][actors == actor])
                   for actor in sorted(set(actors))]
     return _panel("Policy age", "Time from the publication of a policy to its application by an actor.",
-                  "No actor has applied a policy yet.", [_Plot("policy version", "age (ms)", curves, zero=True)])
+                  "No actor has reported a policy as applied yet.",
+                  [_Plot("policy version", "age (ms)", curves, zero=True)])
 
 
 def source_panel(data: RunData) -> Panel:
