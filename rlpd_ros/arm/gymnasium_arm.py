@@ -43,7 +43,7 @@ class GymnasiumArm:
         self._elements, self._low, self._high = _action_map(config, space)
         self._neutral = np.clip(np.zeros(space.shape, np.float64), space.low, space.high).ravel()
         self._hold_action = self._normalised(self._neutral[self._elements])
-        self._fields = _observation_fields(config, self._env.observation_space)
+        self._fields, self._paths = _observation_fields(config, self._env.observation_space)
         self.spec = SpaceSpec(
             robot=config.gym_env_id, observation=tuple(self._fields.values()),
             action=(SpaceField.box("action", self._low, self._high),), control_rate=config.control_rate,
@@ -115,7 +115,7 @@ class GymnasiumArm:
         state, images = [], {}
         for name, field in self._fields.items():
             value = raw
-            for key in name.split(".") if isinstance(raw, dict) else ():
+            for key in self._paths[name]:
                 value = value[key]
             if field.is_image:
                 images[name] = np.asarray(value, np.uint8).reshape(field.shape)
@@ -197,21 +197,23 @@ def _action_map(config: GymnasiumArmConfig, space: spaces.Box) -> tuple[np.ndarr
     return elements, bounds[:, 0].copy(), bounds[:, 1].copy()
 
 
-def _observation_fields(config: GymnasiumArmConfig, space: spaces.Space) -> dict[str, SpaceField]:
-    entries = _entries(space) if isinstance(space, spaces.Dict) else {"observation": space}
+def _observation_fields(config: GymnasiumArmConfig,
+                        space: spaces.Space) -> tuple[dict[str, SpaceField], dict[str, tuple]]:
+    """Return the kept entries by name: as fields, and the keys that lead to them in a raw observation."""
+    entries = _entries(space) if isinstance(space, spaces.Dict) else {"observation": ((), space)}
     names = config.gym_observation_keys or tuple(entries)
     for name in names:
         if name not in entries:
             raise ConfigError(f"gym_observation_keys: {config.gym_env_id} has no entry {name!r}; "
                               f"it has {', '.join(entries)}")
-    return {name: _field(name, entries[name]) for name in names}
+    return {name: _field(name, entries[name][1]) for name in names}, {name: entries[name][0] for name in names}
 
 
-def _entries(space: spaces.Dict, prefix: str = "") -> dict[str, spaces.Space]:
-    found: dict[str, spaces.Space] = {}
+def _entries(space: spaces.Dict, path: tuple = ()) -> dict[str, tuple[tuple, spaces.Space]]:
+    found: dict[str, tuple[tuple, spaces.Space]] = {}
     for key, inner in space.spaces.items():
-        name = f"{prefix}{key}"
-        found |= _entries(inner, f"{name}.") if isinstance(inner, spaces.Dict) else {name: inner}
+        here = (*path, key)
+        found |= _entries(inner, here) if isinstance(inner, spaces.Dict) else {".".join(map(str, here)): (here, inner)}
     return found
 
 
