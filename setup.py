@@ -11,8 +11,8 @@ import os
 import shutil
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from xml.etree import ElementTree
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build import build
@@ -25,8 +25,8 @@ UNDERLAY = [] if ROS_IS_SOURCED else ["ros-jazzy"]
 
 def requirements(*names: str) -> list[str]:
     """Return the requirements in ``requirements/<name>.txt``."""
-    lines = [line.strip() for name in names for line in (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
+    texts = [(ROOT / "requirements" / f"{name}.txt").read_text() for name in names]
+    return [line for text in texts for line in text.splitlines() if line and not line.startswith("#")]
 
 
 class Build(build):
@@ -81,7 +81,7 @@ def build_environment() -> dict[str, str]:
 
 
 def data_files(staging: Path, package: Path) -> list[tuple[str, list[str]]]:
-    """Return folder in the prefix -> files: all that CMake installed, but for Python packages and the ``bin`` folder."""
+    """Return folder in the prefix -> files: all that CMake installed, but for Python packages and ``bin``."""
     folders: dict[str, list[str]] = {}
     for path in sorted(staging.rglob("*")):
         folder = path.parent.relative_to(staging)

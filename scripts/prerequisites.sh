@@ -21,6 +21,8 @@ command -v "${CC:-cc}" >/dev/null || packages="$packages gcc"
 command -v "${CXX:-c++}" >/dev/null || packages="$packages g++"
 [ -z "$packages" ] || fail "missing$packages: sudo apt install$packages"
 
+[ -z "$ROS_DISTRO" ] || [ -n "$AMENT_PREFIX_PATH" ] ||
+  fail "ROS_DISTRO is '$ROS_DISTRO', but ROS 2 is not sourced: . /opt/ros/$ROS_DISTRO/setup.bash (or unset ROS_DISTRO)"
 platform=$(uname -s)-$(uname -m)
 [ -n "$ROS_DISTRO" ] || [ "$platform" = Linux-x86_64 ] ||
   fail "ROS 2 comes as wheels for Linux-x86_64 only, this is $platform: install ROS 2 and source it first"

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train: ``ros2 launch rlpd_ros train.launch.py``. The same graph as ``rlpd train``, turned into launch actions.
+
+On several machines, start it on each with the nodes that shall run there:
+``ros2 launch rlpd_ros train.launch.py nodes:=learner,demo_loader`` on one, ``nodes:=arm_driver,actor`` on the other.
+"""
+
+import json
+import subprocess
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction
+from launch.events import Shutdown
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from rlpd_ros.graph import USER_ERROR, train_graph
+
+ARGUMENTS = {
+    "params_file": ("", "ROS parameter files, separated by commas; the last one wins"),
+    "preset": ("", "published settings: the name of a file in config/presets"),
+    "seed": ("", "of everything that is random"),
+    "runs": ("runs", "folder in which runs are kept"),
+    "run": ("", "name of the run; empty: the time"),
+    "resume": ("", "folder of an earlier run to go on with"),
+    "demos": ("", "rosbag2 bags of demonstrations, or folders of bags, separated by commas; none: train without; "
+                  "empty: record 20 with the arm's scripted expert"),
+    "nodes": ("", "nodes to start here, separated by commas: arm_driver, demo_loader, learner, actor; empty: all"),
+    "namespace": ("", "of all nodes"),
+    "log_level": ("info", "of all nodes: debug, info, warn, error"),
+}
+RESPAWN_DELAY = 1.0  # s
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declare the arguments; the nodes follow when their values are known."""
+    arguments = [DeclareLaunchArgument(name, default_value=default, description=text)
+                 for name, (default, text) in ARGUMENTS.items()]
+    return LaunchDescription([*arguments, OpaqueFunction(function=start)])
+
+
+def start(context) -> list:
+    """Prepare the run and return one action per process of the graph."""
+    values = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    nodes = split(values["nodes"])
+    prepared = prepare(values, nodes)
+    processes = train_graph(prepared["run"], tuple(prepared["parameter_files"]), tuple(prepared["demos"]), nodes,
+                            values["namespace"])
+    return [to_action(process, values["log_level"]) for process in processes]
+
+
+def prepare(values, nodes) -> dict:
+    """Let the nodes' own Python make the run directory and the demonstrations: this one may lack their libraries."""
+    command = ["python3", "-m", "rlpd_ros.cli.prepare", "--config", *split(values["params_file"]),
+               "--demos", *split(values["demos"]), "--nodes", *nodes]
+    for name in ("runs", "run", "resume", "preset", "seed"):
+        if values[name]:
+            command.append(f"--{name}={values[name]}")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip())
+    return json.loads(done.stdout)
+
+
+def to_action(process, log_level) -> Node:
+    """Turn one process of the graph into a launch action."""
+
+    def on_exit(event, _context):
+        final = event.returncode == USER_ERROR or (process.required and event.returncode == 0)
+        if final or not process.respawn:
+            return [EmitEvent(event=Shutdown(reason=f"{process.name} ended with status {event.returncode}"))]
+        return None
+
+    return Node(
+        package="rlpd_ros", executable=process.executable, name=process.name, namespace=process.namespace,
+        parameters=[*process.parameter_files, *([process.parameters] if process.parameters else [])],
+        remappings=list(process.remaps.items()), ros_arguments=["--log-level", log_level],
+        respawn=process.respawn, respawn_delay=RESPAWN_DELAY, on_exit=on_exit, output="screen", emulate_tty=True)
+
+
+def split(text) -> tuple:
+    """Return the parts of a list that is written with commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The modules depend on each other in one direction only, ROS stays in its adapters, and every file has a licence."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "rlpd_ros"
+LAYERS = (
+    {"errors"},
+    {"config", "types", "runs", "status"},
+    {"rl", "data", "arm", "metrics", "tables"},
+    {"settings", "exported_policy"},
+    {"actor", "learner", "driver", "report"},
+    {"ros"},
+    {"nodes", "record"},
+    {"preparation"},
+    {"graph"},
+    {"cli"},
+)
+"""A part knows the lines above its own, and nothing of its neighbours."""
+ROS_PARTS = {"ros", "nodes", "graph", "cli"}
+ROS_PACKAGES = {"rclpy", "launch", "launch_ros", "std_msgs", "std_srvs", "sensor_msgs", "geometry_msgs"}
+NOT_FOR = {"ros": {"actor", "learner", "driver", "report"}}  # adapters convert; they do not know the logic
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Return the dotted names that a file imports anywhere, also inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative imports hide the layers"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def part_of(path: Path) -> str:
+    """Return which member of LAYERS a source file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def rank(part: str) -> int:
+    ranks = [i for i, layer in enumerate(LAYERS) if part in layer]
+    assert ranks, f"rlpd_ros.{part} has no place in LAYERS yet"
+    return ranks[0]
+
+
+def test_there_is_something_to_check():
+    assert {part_of(path) for path in SOURCES} >= {"types", "rl", "data", "arm", "ros", "nodes", "graph", "cli"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    part = part_of(path)
+    if part == "__init__":
+        assert not imported(path), "the package itself imports nothing: any of its modules must load alone"
+        return
+    for name in imported(path):
+        package, _, rest = name.partition(".")
+        other = rest.split(".")[0]
+        if package == "rlpd_ros" and other not in (part, "msg"):
+            assert rank(other) < rank(part), f"{part} imports {name}"
+            assert other not in NOT_FOR.get(part, ()), f"{part} imports {name}"
+        if part not in ROS_PARTS:
+            assert package not in ROS_PACKAGES, f"{part} imports {name}"
+            assert other != "msg", f"{part} imports {name}"
+
+
+def test_the_launch_file_needs_only_the_graph():
+    names = {name for name in imported(ROOT / "launch" / "train.launch.py") if name.startswith("rlpd_ros")}
+    assert {name.split(".")[1] for name in names} == {"graph"}
+
+
+def test_the_graph_loads_in_a_python_that_has_ros_but_not_the_libraries_of_the_nodes():
+    code = "import sys, rlpd_ros.graph; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"jax", "flax", "mujoco", "gymnasium", "rosbags", "rich", "matplotlib"} & set(loaded)
+
+
+def test_every_source_has_its_licence():
+    patterns = ("*.py", "test/*.py", "bench/*.py", "launch/*.py", "rlpd_ros/**/*.py", "scripts/*", "config/**/*.yaml",
+                ".github/**/*.yaml", ".ci/run", "Makefile", "env.sh", "CMakeLists.txt", "pyproject.toml")
+    files = {path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}
+    assert len(files) > 20
+    without = [str(path.relative_to(ROOT)) for path in sorted(files)
+               if "# SPDX-License-Identifier: Apache-2.0" not in path.read_text().splitlines()[:2]]
+    assert not without
