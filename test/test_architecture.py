@@ -82,8 +82,8 @@ def test_the_launch_file_needs_only_the_graph():
 
 def test_the_graph_loads_in_a_python_that_has_ros_but_not_the_libraries_of_the_nodes():
     code = "import sys, rlpd_ros.graph; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"jax", "flax", "mujoco", "gymnasium", "rosbags", "rich", "matplotlib"} & set(loaded)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    assert not {"jax", "flax", "mujoco", "gymnasium", "rosbags", "rich", "matplotlib"} & set(run.stdout.split())
 
 
 def test_every_source_has_its_licence():
