@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The learner's state on disk: written by Orbax, atomic, rotated, and checked in full when it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from rlpd_ros.errors import DataError
+from rlpd_ros.rl.agent import Agent
+
+_FORMAT = 1
+
+
+class Checkpoints:
+    """The checkpoints of one run: a directory with one folder per gradient step.
+
+    ``keep``: how many of the newest stay. Only ``save`` writes: any process may look at a directory that another one is
+    writing to. A checkpoint that was not finished, because the process was killed, does not count.
+    """
+
+    def __init__(self, directory: Path | str, keep: int = 3) -> None:
+        self.directory = Path(directory).absolute()
+        self._keep = keep
+
+    def steps(self) -> list[int]:
+        """Return the gradient steps of the complete checkpoints, oldest first."""
+        if not self.directory.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdigit())
+
+    def save(self, agent: Agent, metadata: Mapping[str, Any]) -> None:
+        """Write the whole agent under its gradient step, unless that exists; returns when it is complete.
+
+        ``metadata``: anything JSON, among it what ``restore`` shall compare, such as fingerprints. Raises DataError if
+        it cannot be written, for example because the disk is full.
+        """
+        step = int(agent.step)
+        if step in self.steps():
+            return
+        state = _state(agent)
+        record = {"format": _FORMAT, "digest": _digest(state), "layout": _layout(state), "metadata": dict(metadata)}
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            for unfinished in self.directory.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(unfinished)
+            with _checkpointer() as orbax:  # writes to a temporary folder, then renames that
+                orbax.save(self.directory / str(step), args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)))
+            for old in self.steps()[:-self._keep]:
+                shutil.rmtree(self.directory / str(old))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.directory}: cannot write checkpoint {step}: {_line(error)}") from error
+
+    def restore(self, agent: Agent, expect: Mapping[str, Any], step: int | None = None) -> tuple[Agent, dict[str, Any]]:
+        """Return ``agent`` with the saved state, and the metadata; ``step`` defaults to the newest.
+
+        Raises DataError naming the directory, what was expected and what was found, if there is no such checkpoint, if
+        an entry of ``expect`` differs from the metadata, if the networks or optimisers have other shapes, or if
+        anything is damaged.
+        """
+        steps = self.steps()
+        if not steps:
+            raise DataError(f"{self.directory}: expected a checkpoint, found none")
+        step = steps[-1] if step is None else step
+        if step not in steps:
+            raise DataError(f"{self.directory}: expected a checkpoint of step {step}, found {steps}")
+        path = self.directory / str(step)
+        record = _read_record(path)
+        for name, value in expect.items():
+            _expect(path, name, value, record["metadata"].get(name))
+        state = _state(agent)
+        expected, found = _layout(state), record["layout"]
+        for name in sorted(expected.keys() | found.keys()):
+            _expect(path, f"network or optimiser array {name}", expected.get(name, "none"), found.get(name, "none"))
+        restored = _read(path, "state", ocp.args.StandardRestore(state))
+        digest = _digest(restored)
+        if digest != record["digest"]:
+            raise DataError(f"{path}: damaged: expected digest {record['digest']}, found {digest}{_ADVICE}")
+        return agent.replace(**restored), record["metadata"]
+
+
+_ADVICE = "; move this folder away to use the checkpoint before it"
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    return ocp.Checkpointer(ocp.CompositeCheckpointHandler(
+        state=ocp.StandardCheckpointHandler(), record=ocp.JsonCheckpointHandler()))
+
+
+def _read(path: Path, item: str, args: ocp.args.CheckpointArgs) -> Any:
+    try:
+        with _checkpointer() as orbax:
+            return orbax.restore(path, args=ocp.args.Composite(**{item: args}))[item]
+    except Exception as error:  # Orbax and TensorStore raise many kinds; all mean that the files are not as written
+        raise DataError(f"{path}: damaged: its {item} cannot be read: {_line(error)}{_ADVICE}") from error
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    record = _read(path, "record", ocp.args.JsonRestore())
+    kinds = {"format": int, "digest": str, "layout": dict, "metadata": dict}
+    if not isinstance(record, dict) or any(not isinstance(record.get(name), kind) for name, kind in kinds.items()):
+        raise DataError(f"{path}: damaged: its record is incomplete: expected {', '.join(kinds)}{_ADVICE}")
+    _expect(path, "checkpoint format", _FORMAT, record["format"])
+    return record
+
+
+def _expect(path: Path, name: str, expected: Any, found: Any) -> None:
+    if found != expected:
+        raise DataError(f"{path}: {name}: expected {expected}, found {found}")
+
+
+def _state(agent: Agent) -> dict[str, Any]:
+    names = ("actor", "critic", "target_critic", "temperature", "rng", "step")
+    return {name: getattr(agent, name) for name in names}
+
+
+def _leaves(state: dict[str, Any]) -> dict[str, np.ndarray]:
+    paths = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in paths}
+
+
+def _layout(state: dict[str, Any]) -> dict[str, str]:
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in _leaves(state).items()}
+
+
+def _digest(state: dict[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for path, leaf in _leaves(state).items():
+        digest.update(path.encode())
+        digest.update(leaf.tobytes())
+    return digest.hexdigest()
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

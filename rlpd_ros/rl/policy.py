@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy as an actor needs it: its network, how its parameters travel, and the proof that they arrived intact."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlpd_ros.errors import DataError
+from rlpd_ros.rl.config import PolicyConfig
+from rlpd_ros.rl.networks import Params, distribution, init_actor, make_actor, sample_action
+from rlpd_ros.types import Observation, PolicySnapshot, SpaceSpec, expect_shape, fingerprint
+
+PROBE_TOLERANCE = 1e-4  # two machines may round differently; another network or other parameters differ by far more
+_MAX_DESCRIPTION = 1 << 20  # characters of a description that anyone parses
+
+
+class Policy:
+    """A policy network without parameters: pure functions of them, compiled once.
+
+    ``description``: the network in words (JSON). ``fingerprint``: of the description and of the layout of the
+    serialised parameters. ``data_size``: bytes of the serialised parameters. Raises ConfigError as ``make_actor`` does.
+    """
+
+    def __init__(self, spec: SpaceSpec, config: PolicyConfig) -> None:
+        self.network = make_actor(spec, config)
+        self._state_shape = (spec.state_size,)
+        shapes = jax.eval_shape(self.init, 0)
+        paths, self._structure = jax.tree_util.tree_flatten_with_path(shapes)
+        self._layout = [("/".join(key.key for key in path), leaf.shape) for path, leaf in paths]
+        self._sizes = [int(np.prod(shape)) for _, shape in self._layout]
+        self.data_size = 4 * sum(self._sizes)
+        self.description = json.dumps({
+            **asdict(config),
+            "inputs": [[f.name, f.size] for f in spec.state_fields],
+            "outputs": [[f.name, f.size] for f in spec.action],
+            "input_center": self.network.center,
+            "input_scale": self.network.scale,
+        }, sort_keys=True)
+        layout = [[path, shape, "float32"] for path, shape in self._layout]
+        self.fingerprint = fingerprint(self.description + json.dumps(layout))
+        self._mode = jax.jit(self._mode_of)
+        self._sample = jax.jit(self._sample_of)
+
+    def init(self, seed: int | jax.Array) -> Params:
+        """Return fresh random parameters."""
+        return init_actor(self.network, jax.random.PRNGKey(seed))
+
+    def mode(self, params: Params, observation: Observation) -> np.ndarray:
+        """Return the greedy action, float32 (action_size,) in [-1, 1]. Raises DataError for a state of another size."""
+        return np.asarray(self._mode(params, self._state(observation)))
+
+    def sample(self, params: Params, observation: Observation, key: jax.Array) -> tuple[np.ndarray, jax.Array]:
+        """Return an action drawn from the policy, as ``mode`` does, and the random key for the next call."""
+        action, key = self._sample(params, self._state(observation), key)
+        return np.asarray(action), key
+
+    def compile(self) -> None:
+        """Compile ``mode`` and ``sample`` now, so that no control step has to wait for it."""
+        params = jax.tree.unflatten(self._structure, [jnp.zeros(shape) for _, shape in self._layout])
+        observation = Observation(np.zeros(self._state_shape, np.float32))
+        self.mode(params, observation)
+        self.sample(params, observation, jax.random.PRNGKey(0))
+
+    def serialize(self, params: Params) -> bytes:
+        """Return the parameters as float32, little-endian, row-major, in the order of their paths."""
+        return b"".join(np.asarray(leaf, "<f4").tobytes() for leaf in jax.tree.leaves(params))
+
+    def deserialize(self, data: bytes) -> Params:
+        """Undo ``serialize``. Raises DataError if the size is wrong or a value is not finite."""
+        self._expect_size(data)
+        values = np.frombuffer(data, "<f4")
+        bad = np.flatnonzero(~np.isfinite(values))
+        if bad.size:
+            raise DataError(f"policy parameters: expected finite values, found {bad.size} of {values.size} not finite, "
+                            f"the first in {self._path_of(bad[0])}: the learner has diverged or the data is damaged")
+        parts = np.split(values, np.cumsum(self._sizes)[:-1])
+        leaves = [jnp.array(part.reshape(shape)) for part, (_, shape) in zip(parts, self._layout, strict=True)]
+        return jax.tree.unflatten(self._structure, leaves)
+
+    def _expect_size(self, data: bytes) -> None:
+        if len(data) != self.data_size:
+            raise DataError(f"policy parameters: expected {self.data_size} bytes, found {len(data)}: "
+                            "learner and actor run different networks, or the data is truncated")
+
+    def _path_of(self, index: int) -> str:
+        return self._layout[int(np.searchsorted(np.cumsum(self._sizes), index, side="right"))][0]
+
+    def _state(self, observation: Observation) -> np.ndarray:
+        expect_shape("observation state", observation.state, self._state_shape)
+        return np.asarray(observation.state, np.float32)
+
+    def _mode_of(self, params: Params, state: jax.Array) -> jax.Array:
+        mean, _ = distribution(self.network, params, {"state": state})
+        return jnp.tanh(mean)
+
+    def _sample_of(self, params: Params, state: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        key, now = jax.random.split(key)
+        return sample_action(*distribution(self.network, params, {"state": state}), now)[0], key
+
+
+def make_snapshot(policy: Policy, params: Params, spec: SpaceSpec, probe: Observation, *, session: str, version: int,
+                  gradient_step: int, previous: bytes | None = None, stamp: int = 0) -> PolicySnapshot:
+    """Wrap parameters for their way to the actors, with the evidence that ``verify`` checks.
+
+    ``probe``: any observation, best a typical one. ``previous``: the data of the version before, for ``change``
+    (L2 norm of the difference; 0 without it). ``stamp`` in ns.
+    """
+    data = policy.serialize(params)
+    change = 0.0
+    if previous is not None:
+        change = float(np.linalg.norm(np.frombuffer(data, "<f4") - np.frombuffer(previous, "<f4")))
+    return PolicySnapshot(
+        session=session, version=version, gradient_step=gradient_step, checksum=fingerprint(data),
+        network=policy.description, network_fingerprint=policy.fingerprint, space_fingerprint=spec.fingerprint,
+        probe=replace(probe, state=np.array(probe.state, np.float32)), probe_action=policy.mode(params, probe),
+        change=change, data=data, stamp=stamp)
+
+
+def verify(snapshot: PolicySnapshot, policy: Policy, spec: SpaceSpec) -> Params:
+    """Return the snapshot's parameters if all of its evidence holds, in this order: network, size of the data,
+    space, checksum, finiteness, probe. Raises DataError naming what disagreed, with the learner's and our value.
+    """
+    what = f"policy version {snapshot.version}"
+    if snapshot.network_fingerprint != policy.fingerprint:
+        lines = description_difference(snapshot.network, policy.description)
+        raise DataError(f"{what} refused: network fingerprint: learner {snapshot.network_fingerprint}, "
+                        f"actor {policy.fingerprint} ({'; '.join(lines) or 'equal descriptions'}): "
+                        "give both nodes the same policy parameters")
+    if len(snapshot.data) != policy.data_size:
+        raise DataError(f"{what} refused: size: expected {policy.data_size} bytes, found {len(snapshot.data)}: "
+                        "the message is truncated")
+    if snapshot.space_fingerprint != spec.fingerprint:
+        raise DataError(f"{what} refused: space fingerprint: learner {snapshot.space_fingerprint}, "
+                        f"actor {spec.fingerprint}: they were started for different arms or observations")
+    checksum = fingerprint(snapshot.data)
+    if snapshot.checksum != checksum:
+        raise DataError(f"{what} refused: checksum: learner {snapshot.checksum}, received data {checksum}: "
+                        "the data was damaged on its way")
+    try:
+        params = policy.deserialize(snapshot.data)
+    except DataError as error:
+        raise DataError(f"{what} refused: {error}") from None
+    _check_probe(what, snapshot, policy, params)
+    return params
+
+
+def probe_error(snapshot: PolicySnapshot, policy: Policy, params: Params) -> float:
+    """Return the largest difference between the learner's and our own greedy action for the probe; NaN if undefined.
+
+    Raises DataError if the probe has another shape than the space.
+    """
+    action = policy.mode(params, snapshot.probe)
+    expect_shape("probe action", snapshot.probe_action, action.shape)
+    return float(np.max(np.abs(action - snapshot.probe_action)))
+
+
+def _check_probe(what: str, snapshot: PolicySnapshot, policy: Policy, params: Params) -> None:
+    try:
+        error = probe_error(snapshot, policy, params)
+    except DataError as shape:
+        raise DataError(f"{what} refused: probe: {shape}") from None
+    if not error <= PROBE_TOLERANCE:  # NaN too
+        ours = policy.mode(params, snapshot.probe)
+        raise DataError(f"{what} refused: probe: learner's action {_short(snapshot.probe_action)}, "
+                        f"actor's action {_short(ours)}, difference {error:.3g}, allowed {PROBE_TOLERANCE:.0e}: "
+                        "the two networks compute different things")
+
+
+def description_difference(learner: str, actor: str) -> list[str]:
+    """List the entries in which two network descriptions differ, one text each, with both values."""
+    theirs, ours = (_parse(text) for text in (learner, actor))
+    if theirs is None or ours is None:
+        return [f"unreadable description from the {'learner' if theirs is None else 'actor'}"]
+    return [f"{name}: learner {_value(theirs, name)}, actor {_value(ours, name)}"
+            for name in sorted(theirs.keys() | ours.keys()) if _value(theirs, name) != _value(ours, name)]
+
+
+def _parse(description: str) -> dict[str, Any] | None:
+    if len(description) > _MAX_DESCRIPTION:
+        return None
+    try:
+        parsed = json.loads(description)
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, dict) else None
+
+
+def _value(entries: dict[str, Any], name: str) -> str:
+    return json.dumps(entries[name])[:200] if name in entries else "none"
+
+
+def _short(action: np.ndarray) -> str:
+    return np.array2string(np.asarray(action), precision=4, separator=", ", threshold=16)
