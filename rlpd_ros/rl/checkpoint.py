@@ -15,11 +15,13 @@ import orbax.checkpoint as ocp
 
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.agent import Agent
+from rlpd_ros.rl.policy import Policy
+from rlpd_ros.types import SpaceSpec
 
 _FORMAT = 1
 
 
-class Checkpoints:
+class CheckpointStore:
     """The checkpoints of one run: a directory with one folder per gradient step.
 
     ``keep``: how many of the newest stay. Only ``save`` writes: any process may look at a directory that another one is
@@ -39,8 +41,8 @@ class Checkpoints:
     def save(self, agent: Agent, metadata: Mapping[str, Any]) -> None:
         """Write the whole agent under its gradient step, unless that exists; returns when it is complete.
 
-        ``metadata``: anything JSON, among it what ``restore`` shall compare, such as fingerprints. Raises DataError if
-        it cannot be written, for example because the disk is full.
+        ``metadata``: anything JSON, with "space_fingerprint" and "network_fingerprint", which ``restore`` compares.
+        Raises DataError if it cannot be written, for example because the disk is full.
         """
         step = int(agent.step)
         if step in self.steps():
@@ -59,23 +61,25 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise DataError(f"{self.directory}: cannot write checkpoint {step}: {_line(error)}") from error
 
-    def restore(self, agent: Agent, expect: Mapping[str, Any], step: int | None = None) -> tuple[Agent, dict[str, Any]]:
-        """Return ``agent`` with the saved state, and the metadata; ``step`` defaults to the newest.
+    def restore(self, agent: Agent, spec: SpaceSpec, policy: Policy, step: int | None = None
+                ) -> tuple[Agent, dict[str, Any]] | None:
+        """Return ``agent`` with the saved state, and the metadata; None if there is no checkpoint.
 
-        Raises DataError naming the directory, what was expected and what was found, if there is no such checkpoint, if
-        an entry of ``expect`` differs from the metadata, if the networks or optimisers have other shapes, or if
-        anything is damaged.
+        ``step`` defaults to the newest. Raises DataError naming the folder, what was expected and what was found, if
+        there is none of that step, if it was made for another space, another policy or other settings of the agent
+        that change what is stored, or if anything is damaged.
         """
         steps = self.steps()
-        if not steps:
-            raise DataError(f"{self.directory}: expected a checkpoint, found none")
+        if not steps and step is None:
+            return None
         step = steps[-1] if step is None else step
         if step not in steps:
-            raise DataError(f"{self.directory}: expected a checkpoint of step {step}, found {steps}")
+            raise DataError(f"{self.directory}: expected a checkpoint of step {step}, found {steps or 'none'}")
         path = self.directory / str(step)
         record = _read_record(path)
-        for name, value in expect.items():
-            _expect(path, name, value, record["metadata"].get(name))
+        metadata = record["metadata"]
+        _expect(path, "space fingerprint", spec.fingerprint, metadata.get("space_fingerprint"))
+        _expect(path, "network fingerprint", policy.fingerprint, metadata.get("network_fingerprint"))
         state = _state(agent)
         expected, found = _layout(state), record["layout"]
         for name in sorted(expected.keys() | found.keys()):
@@ -84,7 +88,7 @@ class Checkpoints:
         digest = _digest(restored)
         if digest != record["digest"]:
             raise DataError(f"{path}: damaged: expected digest {record['digest']}, found {digest}{_ADVICE}")
-        return agent.replace(**restored), record["metadata"]
+        return agent.replace(**restored), metadata
 
 
 _ADVICE = "; move this folder away to use the checkpoint before it"
@@ -114,7 +118,7 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 def _expect(path: Path, name: str, expected: Any, found: Any) -> None:
     if found != expected:
-        raise DataError(f"{path}: {name}: expected {expected}, found {found}")
+        raise DataError(f"{path}: {name}: expected {expected}, found {found}: it belongs to other settings")
 
 
 def _state(agent: Agent) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class Policy:
 
 
 def make_snapshot(policy: Policy, params: Params, spec: SpaceSpec, probe: Observation, *, session: str, version: int,
-                  gradient_step: int, previous: bytes | None = None, stamp: int = 0) -> PolicySnapshot:
+                  gradient_step: int, previous: bytes = b"", stamp: int = 0) -> PolicySnapshot:
     """Wrap parameters for their way to the actors, with the evidence that ``verify`` checks.
 
     ``probe``: any observation, best a typical one. ``previous``: the data of the version before, for ``change``
@@ -113,7 +113,7 @@ def make_snapshot(policy: Policy, params: Params, spec: SpaceSpec, probe: Observ
     """
     data = policy.serialize(params)
     change = 0.0
-    if previous is not None:
+    if previous:
         change = float(np.linalg.norm(np.frombuffer(data, "<f4") - np.frombuffer(previous, "<f4")))
     return PolicySnapshot(
         session=session, version=version, gradient_step=gradient_step, checksum=fingerprint(data),
@@ -122,58 +122,43 @@ def make_snapshot(policy: Policy, params: Params, spec: SpaceSpec, probe: Observ
         change=change, data=data, stamp=stamp)
 
 
-def verify(snapshot: PolicySnapshot, policy: Policy, spec: SpaceSpec) -> Params:
-    """Return the snapshot's parameters if all of its evidence holds, in this order: network, size of the data,
-    space, checksum, finiteness, probe. Raises DataError naming what disagreed, with the learner's and our value.
+def verify(snapshot: PolicySnapshot, policy: Policy, spec: SpaceSpec) -> tuple[Params, float]:
+    """Return the snapshot's parameters and the probe's error if all evidence holds.
+
+    Compares, in this order: network, size of the data, space, checksum, finiteness, probe (the largest difference
+    between the learner's and our own greedy action). Raises DataError naming what disagreed, with both values.
     """
-    what = f"policy version {snapshot.version}"
+    what = f"policy version {snapshot.version} refused"
     if snapshot.network_fingerprint != policy.fingerprint:
-        lines = description_difference(snapshot.network, policy.description)
-        raise DataError(f"{what} refused: network fingerprint: learner {snapshot.network_fingerprint}, "
+        lines = _description_difference(snapshot.network, policy.description)
+        raise DataError(f"{what}: network fingerprint: learner {snapshot.network_fingerprint}, "
                         f"actor {policy.fingerprint} ({'; '.join(lines) or 'equal descriptions'}): "
                         "give both nodes the same policy parameters")
     if len(snapshot.data) != policy.data_size:
-        raise DataError(f"{what} refused: size: expected {policy.data_size} bytes, found {len(snapshot.data)}: "
-                        "the message is truncated")
+        raise DataError(f"{what}: size: expected {policy.data_size} bytes, found {len(snapshot.data)}: "
+                        "the message is truncated or not from this package")
     if snapshot.space_fingerprint != spec.fingerprint:
-        raise DataError(f"{what} refused: space fingerprint: learner {snapshot.space_fingerprint}, "
-                        f"actor {spec.fingerprint}: they were started for different arms or observations")
+        raise DataError(f"{what}: space fingerprint: learner {snapshot.space_fingerprint}, actor {spec.fingerprint}: "
+                        "they were started for different arms or observations")
     checksum = fingerprint(snapshot.data)
     if snapshot.checksum != checksum:
-        raise DataError(f"{what} refused: checksum: learner {snapshot.checksum}, received data {checksum}: "
+        raise DataError(f"{what}: checksum: learner {snapshot.checksum}, received data {checksum}: "
                         "the data was damaged on its way")
     try:
         params = policy.deserialize(snapshot.data)
-    except DataError as error:
-        raise DataError(f"{what} refused: {error}") from None
-    _check_probe(what, snapshot, policy, params)
-    return params
-
-
-def probe_error(snapshot: PolicySnapshot, policy: Policy, params: Params) -> float:
-    """Return the largest difference between the learner's and our own greedy action for the probe; NaN if undefined.
-
-    Raises DataError if the probe has another shape than the space.
-    """
-    action = policy.mode(params, snapshot.probe)
-    expect_shape("probe action", snapshot.probe_action, action.shape)
-    return float(np.max(np.abs(action - snapshot.probe_action)))
-
-
-def _check_probe(what: str, snapshot: PolicySnapshot, policy: Policy, params: Params) -> None:
-    try:
-        error = probe_error(snapshot, policy, params)
-    except DataError as shape:
-        raise DataError(f"{what} refused: probe: {shape}") from None
+        action = policy.mode(params, snapshot.probe)
+        expect_shape("probe action", snapshot.probe_action, action.shape)
+    except DataError as reason:
+        raise DataError(f"{what}: {reason}") from None
+    error = float(np.max(np.abs(action - snapshot.probe_action)))
     if not error <= PROBE_TOLERANCE:  # NaN too
-        ours = policy.mode(params, snapshot.probe)
-        raise DataError(f"{what} refused: probe: learner's action {_short(snapshot.probe_action)}, "
-                        f"actor's action {_short(ours)}, difference {error:.3g}, allowed {PROBE_TOLERANCE:.0e}: "
+        raise DataError(f"{what}: probe: learner's action {_short(snapshot.probe_action)}, actor's action "
+                        f"{_short(action)}, difference {error:.3g}, allowed {PROBE_TOLERANCE:.0e}: "
                         "the two networks compute different things")
+    return params, error
 
 
-def description_difference(learner: str, actor: str) -> list[str]:
-    """List the entries in which two network descriptions differ, one text each, with both values."""
+def _description_difference(learner: str, actor: str) -> list[str]:
     theirs, ours = (_parse(text) for text in (learner, actor))
     if theirs is None or ours is None:
         return [f"unreadable description from the {'learner' if theirs is None else 'actor'}"]
