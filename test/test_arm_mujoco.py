@@ -304,6 +304,18 @@ def test_inverse_kinematics_finds_postures():
         np.testing.assert_allclose(pose[:3, :3], np.diag([1, -1, -1]), atol=2e-3)
 
 
+def test_posture_does_not_wander_off():
+    arm = make(max_episode_steps=1000)
+    put_cube(arm, 0.31, 0.14)
+    home = arm._positions[:7].copy()
+    for angle in np.linspace(0.0, 6 * np.pi, 120, endpoint=False):  # three rounds, 9 cm to each side
+        arm.step([0.5 * np.cos(angle), 0.6 * np.cos(angle), 0.3 * np.sin(angle), OPEN])
+    for _ in range(60):
+        arm.hold()
+    np.testing.assert_allclose(arm._tool, [0.45, 0.0, 0.2], atol=2e-3)
+    np.testing.assert_allclose(arm._positions[:7], home, atol=0.01)
+
+
 def test_control_rate_sets_the_physics_steps():
     arm = make(control_rate=50.0)
     before = arm._data.time
