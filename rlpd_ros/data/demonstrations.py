@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A set of demonstrations: what it holds, counted and with a digest, and under which names it travels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from rlpd_ros.types import Observation, SpaceSpec, TransitionRecord, fingerprint
+
+
+@dataclass
+class DemonstrationManifest:
+    """The fields of DemoManifest.msg, by the same names."""
+
+    session: str = ""
+    path: list[str] = field(default_factory=list)
+    transitions: list[int] = field(default_factory=list)
+    episodes: list[int] = field(default_factory=list)
+    successes: list[int] = field(default_factory=list)
+    digest: list[str] = field(default_factory=list)
+    total: int = 0
+    space_fingerprint: str = ""
+    complete: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """All records of all bags, as one session, and the manifest that counts them per bag."""
+
+    spec: SpaceSpec
+    records: list[TransitionRecord]
+    manifest: DemonstrationManifest
+
+
+def collect(spec: SpaceSpec, bags: Iterable[tuple[str, list[TransitionRecord]]]) -> Demonstrations:
+    """Join the records of bags (path, records) to one session.
+
+    The session's name follows from the content, so that a loader that starts again goes on where it was. Sequences
+    count from 1, episodes too: those of different bags and recordings never have the same number.
+    """
+    manifest = DemonstrationManifest(space_fingerprint=spec.fingerprint, complete=True)
+    bags = list(bags)
+    for path, records in bags:
+        manifest.path.append(path)
+        manifest.transitions.append(len(records))
+        manifest.episodes.append(len({(r.session, r.episode) for r in records}))
+        manifest.successes.append(sum(r.success for r in records if r.last))
+        manifest.digest.append(digest(records))
+    manifest.total = sum(manifest.transitions)
+    manifest.session = f"demos-{fingerprint(' '.join(manifest.digest))}"
+
+    joined: list[TransitionRecord] = []
+    episode, previous = 0, None
+    for bag, (_, records) in enumerate(bags):
+        for record in records:
+            origin = (bag, record.session, record.episode)
+            episode += origin != previous
+            previous = origin
+            joined.append(replace(record, session=manifest.session, sequence=len(joined) + 1, episode=episode))
+    return Demonstrations(spec, joined, manifest)
+
+
+def digest(records: Iterable[TransitionRecord]) -> str:
+    """Return the first 16 hex digits of the SHA-256 of everything that the records say, in their order."""
+    total = hashlib.sha256()
+    for r in records:
+        total.update(repr((r.session, r.sequence, r.episode, r.step, r.reward, r.terminated, r.truncated, r.success,
+                           int(r.source), r.policy_version, r.space_fingerprint, r.stamp)).encode())
+        total.update(r.action.tobytes())
+        for observation in (r.observation, r.final_observation):
+            _update(total, observation)
+    return total.hexdigest()[:16]
+
+
+def _update(total, observation: Observation | None) -> None:
+    if observation is not None:
+        total.update(observation.state.tobytes())
+        for name in sorted(observation.images):
+            total.update(observation.images[name].tobytes())

@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading bags: those of other tools, sets of them, and what is missing, damaged or hostile."""
+
+import re
+import sqlite3
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import mcap.writer
+import numpy as np
+import pytest
+import yaml
+from rclpy.serialization import deserialize_message, serialize_message
+from recordings import (
+    PIXELS,
+    SPACE,
+    STATE,
+    TRANSITION,
+    content,
+    expect_same,
+    expect_same_steps,
+    make_record,
+    make_records,
+    other_writer,
+    serialize,
+    write_log,
+)
+from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
+
+from rlpd_ros.errors import DataError
+from rlpd_ros.msg import SpaceSpec as SpaceSpecMessage
+from rlpd_ros.msg import Transition as TransitionMessage
+from rlpd_ros.ros import definitions, messages
+from rlpd_ros.ros.bags import TransitionLog, find_bags, read_demonstrations
+from rlpd_ros.types import SpaceField
+
+
+def expect_refusal(paths, *parts: str, spec=None) -> None:
+    with pytest.raises(DataError) as caught:
+        read_demonstrations(paths, spec)
+    assert "\n" not in str(caught.value)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("plugin", "compression"), [
+    (StoragePlugin.MCAP, None), (StoragePlugin.MCAP, CompressionMode.STORAGE), (StoragePlugin.SQLITE3, None)])
+@pytest.mark.parametrize("file", [False, True])
+def test_it_reads_what_other_tools_record(tmp_path, plugin, compression, file):
+    records = make_records(PIXELS, 30)
+    path = other_writer(tmp_path / "bag", records, PIXELS, plugin, compression, topic="/robot_1/transitions")
+    (found,) = [p for p in path.iterdir() if p.suffix != ".yaml"]
+    demonstrations = read_demonstrations([found if file else path])
+    expect_same_steps(demonstrations, records)
+
+
+@pytest.mark.parametrize("compression", [mcap.writer.CompressionType.NONE, mcap.writer.CompressionType.LZ4])
+@pytest.mark.parametrize("chunks", [True, False])
+def test_it_reads_other_layouts_of_mcap(tmp_path, compression, chunks):
+    records = make_records(STATE, 30)
+    path = tmp_path / "a.mcap"
+    with path.open("wb") as stream:
+        writer = mcap.writer.Writer(stream, chunk_size=1000, compression=compression, use_chunking=chunks)
+        writer.start("ros2")
+        schemas = {name: writer.register_schema(name, "ros2msg", definitions.definition(name).encode())
+                   for name in (TRANSITION, SPACE)}
+        writer.add_metadata("anything", {"a": "b"})
+        writer.add_attachment(0, 0, "file", "text/plain", b"attached")
+        channel = writer.register_channel("/transitions", "cdr", schemas[TRANSITION])
+        for record in records:
+            writer.add_message(channel, record.stamp, serialize(record, STATE), record.stamp)
+        channel = writer.register_channel("/space_spec", "cdr", schemas[SPACE])  # a latched topic may come late
+        writer.add_message(channel, 9, bytes(serialize_message(messages.from_space_spec(STATE))), 9)
+        writer.finish()
+    expect_same_steps(read_demonstrations([path]), records)
+
+
+# Sets of demonstrations
+
+
+def test_bags_are_found_and_counted(tmp_path):
+    write_log(tmp_path / "demos" / "b", STATE, make_records(STATE, 10, "one"))
+    other_writer(tmp_path / "demos" / "a", make_records(STATE, 23, "two"), STATE, StoragePlugin.SQLITE3)
+    write_log(tmp_path / "demos" / "c" / "deep", STATE, make_records(STATE, 5, "one"))
+    (tmp_path / "demos" / "notes.txt").write_text("not a bag")
+    paths = [str(tmp_path / "demos" / name) for name in ("a", "b", "c/deep")]
+    demonstrations = read_demonstrations([str(tmp_path / "demos"), tmp_path / "demos" / "a"])
+    manifest = demonstrations.manifest
+    assert manifest.path == paths
+    assert (manifest.transitions, manifest.episodes, manifest.successes) == ([23, 10, 5], [5, 2, 1], [4, 2, 1])
+    assert (manifest.total, manifest.complete, manifest.error) == (38, True, "")
+    assert manifest.space_fingerprint == STATE.fingerprint
+    records = demonstrations.records
+    assert [record.sequence for record in records] == list(range(1, 39))
+    assert {record.session for record in records} == {manifest.session}
+    assert [record.episode for record in records[::5]] == [1, 2, 3, 4, 5, 6, 7, 8]
+    np.testing.assert_array_equal(records[23].observation.state, make_record(STATE, 1).observation.state)
+
+
+def test_the_same_bags_make_the_same_session_and_others_another(tmp_path):
+    first = write_log(tmp_path / "a", STATE, make_records(STATE, 10))
+    same = other_writer(tmp_path / "b", make_records(STATE, 10), STATE, StoragePlugin.SQLITE3)
+    shorter = write_log(tmp_path / "c", STATE, make_records(STATE, 9))
+    changed = make_records(STATE, 10)
+    changed[4].observation.state[1] += 1e-6
+    different = write_log(tmp_path / "d", STATE, changed)
+    sessions = [read_demonstrations([path]).manifest.session for path in (first, same, shorter, different)]
+    assert sessions[0] == sessions[1]
+    assert len(set(sessions)) == 3
+
+
+def test_repetitions_are_read_once(tmp_path):
+    records = make_records(STATE, 12)
+    path = other_writer(tmp_path / "a", records[:8] + records[3:12] + make_records(STATE, 3, "other"), STATE)
+    demonstrations = read_demonstrations([path])
+    assert demonstrations.manifest.transitions == [15]
+    expect_same_steps(demonstrations, records + make_records(STATE, 3, "other"))
+
+
+def test_a_space_that_was_not_recorded_may_be_known(tmp_path):
+    path = other_writer(tmp_path / "a", make_records(STATE, 5), STATE, space=False)
+    with pytest.raises(DataError, match="expected the space on a topic 'space_spec', found none"):
+        read_demonstrations([path])
+    assert read_demonstrations([path], STATE).manifest.total == 5
+
+
+# What is damaged
+
+
+@pytest.mark.parametrize("spec", [STATE, PIXELS])
+def test_cut_anywhere_a_log_reads_as_far_as_it_goes_and_a_demonstration_not_at_all(tmp_path, spec):
+    records = make_records(spec, 40)
+    expected = content(records)
+    whole = (write_log(tmp_path / "log", spec, records, 4) / "log_0.mcap").read_bytes()
+    cut = tmp_path / "cut.mcap"
+    longest = 0
+    for length in [*np.random.default_rng(0).integers(8, len(whole), 120).tolist(), len(whole) - 1, len(whole) - 8]:
+        cut.write_bytes(whole[:length])
+        found = content(TransitionLog.read(cut, spec))
+        assert found == expected[:len(found)]
+        longest = max(longest, len(found))
+        with pytest.raises(DataError, match=re.escape(str(cut))):
+            read_demonstrations([cut])
+    assert longest == 40
+    cut.write_bytes(whole)
+    assert read_demonstrations([cut]).manifest.total == 40
+
+
+def test_one_damaged_byte_never_becomes_wrong_data(tmp_path):
+    records = make_records(STATE, 20)
+    expected = content(records)
+    whole = (write_log(tmp_path / "log", STATE, records, 4) / "log_0.mcap").read_bytes()
+    path = tmp_path / "damaged.mcap"
+    rng = np.random.default_rng(0)
+    refused = 0
+    for place in rng.choice(len(whole), 250, replace=False):
+        damaged = bytearray(whole)
+        damaged[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        try:
+            demonstrations = read_demonstrations([path])
+        except DataError:
+            refused += 1
+        else:
+            expect_same_steps(demonstrations, records)
+        try:
+            found = content(TransitionLog.read(path, STATE))
+        except DataError:
+            continue
+        assert found == expected[:len(found)]
+    assert refused > 100
+
+
+def test_random_bytes_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    magic = {"a.mcap": b"", "b.mcap": b"\x89MCAP0\r\n", "a.db3": b"", "b.db3": b"SQLite format 3\0"}
+    for name, beginning in magic.items():
+        for size in (0, 10, 100, 5000):
+            (tmp_path / name).write_bytes(beginning + rng.bytes(size))
+            expect_refusal([tmp_path / name], name)
+
+
+# What cannot be read
+
+
+def test_missing_and_empty_places_are_named(tmp_path):
+    expect_refusal([tmp_path / "nowhere"], "nowhere: expected a rosbag2 bag or a folder of bags, found nothing there")
+    expect_refusal([tmp_path], f"{tmp_path}: expected a rosbag2 bag (.mcap or .db3) or a folder of bags, found none")
+    (tmp_path / "file.txt").write_text("hello")
+    expect_refusal([tmp_path / "file.txt"], "file.txt: expected a rosbag2 bag (.mcap or .db3)")
+    expect_refusal([], "expected at least one bag")
+    with pytest.raises(DataError):
+        find_bags([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize("plugin", list(StoragePlugin))
+def test_empty_bags_and_other_topics_are_named(tmp_path, plugin):
+    path = other_writer(tmp_path / "a", [], STATE, plugin)
+    expect_refusal([path], f"{path}: topic '/transitions': expected transitions, found none")
+    path = other_writer(tmp_path / "b", make_records(STATE, 3), STATE, plugin, topic="/steps")
+    expect_refusal([path], f"expected a topic 'transitions', found /space_spec ({SPACE}), /steps ({TRANSITION})")
+    path = other_writer(tmp_path / "c", make_records(STATE, 3), STATE, plugin, type_name="std_msgs/msg/Header")
+    expect_refusal([path], f"topic '/transitions': expected type {TRANSITION}, found std_msgs/msg/Header")
+
+
+@pytest.mark.parametrize("plugin", list(StoragePlugin))
+def test_messages_that_do_not_fit_are_named(tmp_path, plugin):
+    cases = {
+        "size": (replace(make_record(STATE, 2), action=np.zeros(3, np.float32)), "action: expected 2 values, found 3"),
+        "nan": (replace(make_record(STATE, 2), reward=float("nan")), "reward: expected a finite number, found nan"),
+        "clip": (replace(make_record(STATE, 2), action=np.float32([0, 2])), "action: expected values from -1 to 1"),
+        "final": (replace(make_record(STATE, 2), terminated=True), "final_observation: expected one"),
+        "space": (replace(make_record(STATE, 2), space_fingerprint="f00"), "space_fingerprint: expected"),
+    }
+    for name, (record, error) in cases.items():
+        path = other_writer(tmp_path / name, [make_record(STATE, 1), record], STATE, plugin)
+        expect_refusal([path], str(path), "topic '/transitions', message 2: " + error)
+
+
+def test_another_space_is_refused_with_the_difference(tmp_path):
+    other = replace(STATE, observation=(SpaceField.box("position", [-9] * 3, [9] * 3, "mm"),), control_rate=20.0)
+    path = write_log(tmp_path / "a", other, make_records(other, 5))
+    difference = ("recorded in another space: observation position.unit: expected m, found mm; "
+                  "control_rate: expected 10.0, found 20.0")
+    expect_refusal([path], str(path), "topic 'space_spec'", difference, spec=STATE)
+    expect_refusal([write_log(tmp_path / "b", STATE, make_records(STATE, 5)), path], str(path), difference)
+    with pytest.raises(DataError, match=re.escape(difference)):
+        list(TransitionLog.read(path, STATE))
+
+
+def test_bags_of_another_version_are_named(tmp_path):
+    text = definitions.definition(TRANSITION).replace("float32[] action", "float64[] action")
+    path = tmp_path / "a"
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection("/transitions", TRANSITION, msgdef=text, rihs01="x")
+        writer.write(connection, 1, serialize(make_record(STATE, 1), STATE))
+    expect_refusal([path], f"topic '/transitions': {TRANSITION} is of another version: ",
+                   "expected float32[] action, found float64[] action", spec=STATE)
+
+
+def edit_metadata(path: Path, edit) -> None:
+    content_ = yaml.safe_load((path / "metadata.yaml").read_text())
+    edit(content_["rosbag2_bagfile_information"])
+    (path / "metadata.yaml").write_text(yaml.safe_dump(content_))
+
+
+@pytest.mark.parametrize("plugin", list(StoragePlugin))
+def test_metadata_tells_what_is_missing(tmp_path, plugin):
+    path = other_writer(tmp_path / "a", make_records(STATE, 5), STATE, plugin)
+    edit_metadata(path, lambda m: m["relative_file_paths"].append("a_1.mcap"))
+    expect_refusal([path], "metadata.yaml: expected the files that it lists, found no a_1.mcap")
+    path = other_writer(tmp_path / "b", make_records(STATE, 5), STATE, plugin)
+    edit_metadata(path, lambda m: m["topics_with_message_count"][1].update(message_count=6))
+    expect_refusal([path], "b: topic '/transitions': expected 6 messages by metadata.yaml, found 5")
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "[1]", "rosbag2_bagfile_information: 3", "- " * 3000,
+                                  "rosbag2_bagfile_information: {relative_file_paths: 3}",
+                                  "rosbag2_bagfile_information: {topics_with_message_count: [3]}",
+                                  "rosbag2_bagfile_information: {topics_with_message_count: [{message_count: 3}]}"])
+def test_strange_metadata_is_refused(tmp_path, text):
+    path = write_log(tmp_path / "a", STATE, make_records(STATE, 5))
+    (path / "metadata.yaml").write_text(text)
+    expect_refusal([path], "a/metadata.yaml: expected the metadata of a rosbag2 bag, found something else")
+
+
+def test_compressed_files_are_refused_with_a_remedy(tmp_path):
+    path = other_writer(tmp_path / "a", make_records(STATE, 5), STATE, StoragePlugin.SQLITE3, CompressionMode.MESSAGE)
+    expect_refusal([path], "expected files that are not compressed as a whole, found mode 'message'")
+
+
+def test_huge_lengths_claim_no_memory(tmp_path):
+    path = tmp_path / "bomb.mcap"
+    header = struct.pack("<BQII", 1, 8, 0, 0)
+    chunk = struct.pack("<QQQI", 0, 0, 2**40, 0) + struct.pack("<I", 4) + b"zstd" + struct.pack("<Q", 0)
+    for record in (struct.pack("<BQ", 6, 2**62) + b"x", struct.pack("<BQ", 6, len(chunk)) + chunk):
+        path.write_bytes(b"\x89MCAP0\r\n" + header + record)
+        expect_refusal([path], "bomb.mcap: ")
+    message = bytearray(serialize(make_record(STATE, 1), STATE))
+    index = message.index(make_record(STATE, 1).observation.state.tobytes())
+    message[index - 4:index] = struct.pack("<I", 2**32 - 1)
+    with pytest.raises(DataError, match="expected a rlpd_ros/msg/Transition, found"):
+        definitions.decode(TRANSITION, bytes(message))
+
+
+@pytest.mark.parametrize("trick", [
+    "CREATE VIEW messages AS WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n FROM c) "
+    "SELECT n AS id, 1 AS topic_id, 1 AS timestamp, x'00' AS data FROM c",
+    "CREATE TABLE messages(id, topic_id, timestamp, data); INSERT INTO messages VALUES (1, 1, 'soon', x'00')",
+    "CREATE TABLE messages(id, topic_id, timestamp, data); INSERT INTO messages VALUES (1, 1, 2, 'text')",
+    "CREATE TABLE messages(id, topic_id)",
+    "",
+])
+def test_strange_databases_are_refused(tmp_path, trick):
+    path = tmp_path / "a.db3"
+    database = sqlite3.connect(path)
+    database.executescript(
+        "CREATE TABLE topics(id INTEGER, name TEXT, type TEXT, serialization_format TEXT);"
+        f"INSERT INTO topics VALUES (1, '/transitions', '{TRANSITION}', 'cdr'); {trick}")
+    database.close()
+    expect_refusal([path], "a.db3: ", spec=STATE)
+
+
+def test_a_cut_database_is_refused(tmp_path):
+    path = other_writer(tmp_path / "a", make_records(PIXELS, 60), PIXELS, StoragePlugin.SQLITE3) / "a.db3"
+    whole = path.read_bytes()
+    for length in range(0, len(whole) - 1, len(whole) // 40):
+        path.write_bytes(whole[:length])
+        expect_refusal([path], "a.db3: ")
+
+
+# Definitions
+
+
+def test_our_decoder_agrees_with_ros():
+    record = make_record(PIXELS, 5)
+    data = serialize(record, PIXELS)
+    ours, theirs = definitions.decode(TRANSITION, data), deserialize_message(data, TransitionMessage)
+    expect_same([messages.to_transition(ours, PIXELS)], [messages.to_transition(theirs, PIXELS)])
+    space = bytes(serialize_message(messages.from_space_spec(PIXELS)))
+    assert messages.to_space_spec(definitions.decode(SPACE, space)) == PIXELS
+    assert messages.to_space_spec(deserialize_message(space, SpaceSpecMessage)) == PIXELS
+
+
+def test_definitions_are_complete():
+    text = definitions.definition(SPACE)
+    assert [line for line in text.splitlines() if line.startswith("MSG: ")] == [
+        "MSG: std_msgs/Header", "MSG: rlpd_ros/SpaceField", "MSG: builtin_interfaces/Time"]
+    assert definitions.difference(SPACE, text) == ""
+    generated, _ = definitions._typestore().generate_msgdef(SPACE, ros_version=2)
+    assert definitions.difference(SPACE, generated) == ""
