@@ -9,7 +9,7 @@ import json
 import subprocess
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction
 from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -68,7 +68,8 @@ def to_action(process, log_level) -> Node:
     def on_exit(event, _context):
         final = event.returncode == USER_ERROR or (process.required and event.returncode == 0)
         if final or not process.respawn:
-            return [EmitEvent(event=Shutdown(reason=f"{process.name} ended with status {event.returncode}"))]
+            reason = f"{process.name} ended with status {event.returncode}: stopping all"
+            return None
         return None
 
     return Node(

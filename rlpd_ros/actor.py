@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Protocol
 
+import jax
 import numpy as np
 
 from rlpd_ros.data.outbox import Outbox
@@ -82,6 +83,7 @@ class Actor:
         self._wall_ns = wall_ns
         self._outbox = Outbox(config.resend_period)
         self._rng = np.random.default_rng(config.seed)
+        self._key = jax.random.PRNGKey(config.seed)
 
         self._params = None
         self._applied: PolicySnapshot | None = None
@@ -222,7 +224,7 @@ class Actor:
         if self._evaluation is not None or self.config.deterministic:
             action = self._policy.mode(self._params, now.observation)
         else:
-            action = self._policy.sample(self._params, now.observation)
+            action, self._key = self._policy.sample(self._params, now.observation, self._key)
         self._recent_inference.append(self._clock() - started)
         self._recent_saturation.append(float(np.mean(np.abs(action) > 0.999)))
         return action, Source.POLICY

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two ways in which a user's input can be wrong. Anything else that is raised is a bug."""
 
+USER_ERROR = 2
+"""Exit status of a process whose input is wrong: starting it again would not help."""
+
 
 class RlpdError(Exception):
     """One line for the user: what is wrong, what was expected, what was found, what to do."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlpd_ros.errors import ConfigError
-from rlpd_ros.ros.main import USER_ERROR
 
 
 @dataclass(frozen=True)

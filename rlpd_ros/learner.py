@@ -99,6 +99,8 @@ class Learner:
         self._published: dict[int, PolicySnapshot] = {}  # the newest few, by version
         self._previous_data = b""
         self._data_at: float | None = None
+        self._began = clock()
+        self._life = 0.0  # s that earlier lives of this run trained
         self._rate_mark = (clock(), 0, 0)
         self._demo_error = ""
 
@@ -187,11 +189,16 @@ class Learner:
         """Take an actor's status; the first one of a session is answered with a receipt, and so with a budget."""
         if actor.session not in self._actors:
             self._to_acknowledge.add(actor.session)
+        before = self._actors.get(actor.session)
+        if before is None or before[0].applied_version != actor.applied_version:
+            self._out.measure("policies", self.report.env_steps, {
+                "version": actor.applied_version, "gradient_step": actor.applied_gradient_step,
+                "actor": actor.session, "age_ms": 1e3 * actor.policy_age})
         self._actors[actor.session] = (actor, self._clock())
 
     def finish_episode(self, episode: EpisodeSummary) -> None:
         """Take note of a finished episode; finish training when an evaluation reaches the target."""
-        self._out.measure("episodes", episode.env_steps, vars(episode))
+        self._out.measure("episodes", self.report.env_steps, vars(episode) | {"env_steps": self.report.env_steps})
         if not episode.evaluation_done or self.report.state == LearnerState.FINISHED:
             return
         rate = episode.evaluation_successes / episode.evaluation_episodes
@@ -216,7 +223,7 @@ class Learner:
         config, report = self.config, self.report
         batch = symmetric_batches(self.online, self.demos, self.agent.config.utd_ratio, config.batch_size, self._rng)
         self._await_step()
-        self.agent, self._info = self.agent.update(batch)
+        self.agent, self._info = self.agent.update(batch, self._demonstrations_per_batch())
         report.gradient_step += 1
         if self.spec.lockstep:
             self._to_acknowledge.update(self._live_actors())  # the budget has grown
@@ -231,6 +238,10 @@ class Learner:
         elif config.max_env_steps and report.env_steps >= config.max_env_steps:
             self.finish(f"max_env_steps {config.max_env_steps} reached")
         return True
+
+    def _demonstrations_per_batch(self) -> int:
+        """Return how many of the last rows of a mini-batch are demonstrations (see ``symmetric_batches``)."""
+        return self.config.batch_size // 2 if len(self.online) and len(self.demos) else 0
 
     def _await_step(self) -> None:
         for value in self._info.values():
@@ -294,7 +305,7 @@ class Learner:
         report = self.report
         self._out.save(self.agent, {
             "gradient_step": report.gradient_step, "version": report.version, "env_steps": report.env_steps,
-            "space_fingerprint": self.spec.fingerprint, "network_fingerprint": self._policy.fingerprint,
+            "wall_s": self.wall_s, "space_fingerprint": self.spec.fingerprint, "network_fingerprint": self._policy.fingerprint,
             "success_rate": report.success_rate, "evaluation_episodes": report.evaluation_episodes,
             "sampling": self._rng.bit_generator.state})
 
@@ -303,10 +314,16 @@ class Learner:
         self.agent = agent
         report = self.report
         report.gradient_step, report.version = metadata["gradient_step"], metadata["version"]
+        self._life = metadata["wall_s"]
         report.success_rate = metadata["success_rate"]
         report.evaluation_episodes = metadata["evaluation_episodes"]
         self._rng.bit_generator.state = metadata["sampling"]
         self._rate_mark = (self._clock(), report.gradient_step, report.env_steps)
+
+    @property
+    def wall_s(self) -> float:
+        """Return for how long this run has been going, in s, its earlier lives included."""
+        return self._life + self._clock() - self._began
 
     @property
     def newest(self) -> PolicySnapshot:
@@ -351,8 +368,8 @@ class Learner:
         if env_steps > env_steps_then:
             report.utd_measured = report.utd_set * (steps - steps_then) / (env_steps - env_steps_then)
         self._out.measure("learner", report.env_steps, {
-            "gradient_step": steps, "env_steps": env_steps, "version": report.version,
-            "updates_per_second": report.updates_per_second, "utd_measured": report.utd_measured,
+            "time_s": self.wall_s, "gradient_step": steps, "env_steps": env_steps,
+            "version": report.version, "updates_per_second": report.updates_per_second, "utd_measured": report.utd_measured,
             "online_buffer_size": len(self.online), "demo_buffer_size": len(self.demos),
             "parameter_change": report.parameter_change, **info})
         self._out.say(f"step {steps}: online buffer size: {len(self.online)}, demo buffer size: {len(self.demos)}, "

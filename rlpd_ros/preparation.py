@@ -15,9 +15,9 @@ from ament_index_python.packages import get_package_share_directory
 
 from rlpd_ros.config import from_mapping
 from rlpd_ros.errors import ConfigError, DataError
-from rlpd_ros.ros.parameters import load_parameter_file
+from rlpd_ros.ros.parameters import load_parameter_file, parse_yaml
 from rlpd_ros.runs import RunDirectory
-from rlpd_ros.settings import NODES, ArmConfig
+from rlpd_ros.settings import NODES, ArmConfig, LoaderConfig
 
 Config = TypeVar("Config")
 
@@ -44,10 +44,17 @@ class Configurations:
         if not equals or (dot and node not in NODES):
             raise ConfigError(f"--set {text}: expected [NODE.]NAME=VALUE with a node of {', '.join(NODES)}")
         try:
-            parsed = yaml.safe_load(value)
+            parsed = parse_yaml(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {text}: the value is not YAML: {error}") from error
         self._set([node] if dot else list(NODES), name if dot else target, parsed, "--set")
+
+    def set_demonstrations(self, paths: tuple[str, ...]) -> None:
+        """Name the bags to load; ("none",): train without demonstrations."""
+        if paths == ("none",):
+            self._values["learner"]["require_demonstrations"] = False
+        else:
+            self._values["demo_loader"]["demo_path"] = [os.path.abspath(path) for path in paths]
 
     def _set(self, nodes: list[str], name: str, value: Any, where: str) -> None:
         """Set one parameter on those of ``nodes`` that have it; check it as that node will."""
@@ -111,19 +118,31 @@ def read_configurations(run: RunDirectory) -> Configurations:
 
 
 def prepare_run(root: str | Path, name: str | None, configurations: Configurations,
-                demos: tuple[str, ...]) -> tuple[RunDirectory, tuple[str, ...]]:
+                demos: tuple[str, ...], nodes: tuple[str, ...] = ()) -> tuple[RunDirectory, tuple[str, ...]]:
     """Make the run directory with its resolved parameters, and demonstrations if none are given.
 
-    Returns the run and the bags to load. Raises ConfigError if the run exists or there is no way to demonstrations.
+    ``nodes``: those to start on this machine (empty: all); only one with the demo loader needs demonstrations. Returns the run and the bags to load. Raises ConfigError if the run exists or there is no way to demonstrations.
     """
     for path in demos:
         if path != "none" and not os.path.exists(path):
             raise ConfigError(f"demonstrations: expected a rosbag2 bag or a folder of bags, found nothing at {path}")
     run = RunDirectory.create(root, name or RunDirectory.fresh_name(root))
-    run.write_parameters(configurations.as_parameter_file())
-    if not demos:
+    if not demos and (not nodes or "demo_loader" in nodes):
         from rlpd_ros.record import record_demonstrations
 
         record_demonstrations(configurations.get("arm_driver", ArmConfig), run.demos)
         demos = (str(run.demos),)
+    configurations.set_demonstrations(demos)
+    run.write_parameters(configurations.as_parameter_file())
     return run, demos
+
+
+def resume_run(path: str | Path, demos: tuple[str, ...] = (),
+               overrides: Iterable[str] = ()) -> tuple[RunDirectory, tuple[str, ...]]:
+    """Return an existing run and the bags to load, those that it began with unless ``demos`` names others."""
+    run = RunDirectory.open(path)
+    configurations = read_configurations(run)
+    for text in overrides:
+        configurations.add_override(text)
+    run.write_parameters(configurations.as_parameter_file())
+    return run, demos or tuple(configurations.get("demo_loader", LoaderConfig).demo_path)

@@ -7,8 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rlpd_ros.errors import RlpdError
-from rlpd_ros.ros.main import USER_ERROR
+from rlpd_ros.errors import USER_ERROR, RlpdError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

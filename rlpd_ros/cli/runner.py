@@ -20,9 +20,9 @@ from pathlib import Path
 import yaml
 from ament_index_python.packages import get_package_prefix
 
-from rlpd_ros.errors import ConfigError
+from rlpd_ros.errors import USER_ERROR, ConfigError
 from rlpd_ros.graph import Process
-from rlpd_ros.ros.main import PARENT, USER_ERROR
+from rlpd_ros.ros.main import PARENT
 
 STOP_TIMEOUT = 3.0  # s from the first signal to the last resort
 RESPAWN_DELAY = 1.0  # s

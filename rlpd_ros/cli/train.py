@@ -11,7 +11,7 @@ from rlpd_ros.cli.progress import ProgressDisplay
 from rlpd_ros.cli.runner import Runner, ros_domain
 from rlpd_ros.errors import ConfigError
 from rlpd_ros.graph import train_graph
-from rlpd_ros.preparation import prepare_run, read_configurations, resolve
+from rlpd_ros.preparation import prepare_run, resolve, resume_run
 from rlpd_ros.runs import RunDirectory
 
 
@@ -33,20 +33,14 @@ def main(options: argparse.Namespace) -> int:
 
 def _begin(options: argparse.Namespace) -> tuple[RunDirectory, tuple[str, ...]]:
     configurations = resolve(options.config, options.preset, options.overrides, options.seed)
-    return prepare_run(options.runs, options.run, configurations, tuple(options.demos))
+    return prepare_run(options.runs, options.run, configurations, tuple(options.demos), tuple(options.nodes))
 
 
 def _resume(options: argparse.Namespace) -> tuple[RunDirectory, tuple[str, ...]]:
-    run = RunDirectory.open(options.resume)
     if options.config or options.preset or options.seed is not None:
         raise ConfigError("--resume goes on with the run's own parameters; expected no --config, --preset or --seed, "
                           "but single changes by --set")
-    configurations = read_configurations(run)
-    for text in options.overrides:
-        configurations.add_override(text)
-    run.write_parameters(configurations.as_parameter_file())
-    demos = tuple(options.demos) or ((str(run.demos),) if run.demos.exists() else ())
-    return run, demos
+    return resume_run(options.resume, tuple(options.demos), options.overrides)
 
 
 def _watch(runner: Runner, namespace: str, display: ProgressDisplay) -> int:

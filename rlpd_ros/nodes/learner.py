@@ -43,7 +43,6 @@ class LearnerNode(Node):
             raise ConfigError("run: expected the folder of the run, found none; `rlpd train` makes one and sets it")
         self._run = RunDirectory.open(self._node_config.run)
         self._session = new_session("learner")
-        self._began = time.monotonic()
         self._learner: Learner | None = None
         self._log: TransitionLog | None = None
         self._early: list[tuple[Any, Any]] = []  # messages that came before the space, with their callbacks
@@ -209,7 +208,7 @@ class LearnerNode(Node):
         self._run.write_summary({
             "success_rate": report.success_rate if report.evaluation_episodes else None,
             "eval_episodes": report.evaluation_episodes, "env_steps": report.env_steps,
-            "gradient_steps": report.gradient_step, "wall_s": time.monotonic() - self._began,
+            "gradient_steps": report.gradient_step, "wall_s": learner.wall_s,
             "seed": self._config.seed, "preset": self._node_config.preset, "outcome": report.text})
 
     def close(self) -> None:

@@ -14,9 +14,8 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor, TimeoutException
 from rclpy.node import Node
 
-from rlpd_ros.errors import RlpdError
+from rlpd_ros.errors import USER_ERROR, RlpdError
 
-USER_ERROR = 2  # exit status when the input is wrong: starting the node again would not help
 PARENT = "RLPD_PARENT"  # environment variable: the process with which a node ends, however that ends
 
 

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rlpd_ros.driver import Driver
+from rlpd_ros.errors import DataError
+from rlpd_ros.types import ActionRecord, Observation, Source, SpaceField, SpaceSpec, StepResult, TimeStep
+
+SPEC = SpaceSpec("point", (SpaceField.box("x", [-1], [1], "m"),), (SpaceField.box("dx", [-0.5], [0.5], "m"),), 10.0,
+                 "world", 3)
+
+
+class PointArm:
+    """Moves a point by half the action; refuses what is not finite; executes at most 0.8."""
+
+    def __init__(self, lockstep: bool) -> None:
+        self.spec = replace(SPEC, lockstep=lockstep)
+        self.x, self.steps, self.holds = 0.0, 0, 0
+
+    def _observe(self) -> Observation:
+        return Observation(np.array([self.x], np.float32))
+
+    def reset(self, seed: int | None = None) -> Observation:
+        self.x, self.steps = 0.0, 0
+        return self._observe()
+
+    def step(self, action: np.ndarray) -> StepResult:
+        if not np.isfinite(action).all():
+            raise DataError("action: not finite")
+        executed = np.clip(action, -0.8, 0.8)
+        self.x += 0.5 * float(executed[0])
+        self.steps += 1
+        return StepResult(self._observe(), 0.0, False, self.steps >= 3, False, executed)
+
+    def hold(self) -> StepResult:
+        self.holds += 1
+        return StepResult(self._observe(), 0.0, False, False, False, np.zeros(1, np.float32))
+
+
+class World:
+    """Records what the driver does; its clocks stand still unless moved."""
+
+    def __init__(self, lockstep: bool) -> None:
+        self.observations: list[TimeStep] = []
+        self.warnings: list[str] = []
+        self.now = 0.0
+        self.arm = PointArm(lockstep)
+        self.driver = Driver(self.arm, self, "arm-1", 0.2, lambda: self.now, self._stamp)
+        self.driver.reset()
+
+    def _stamp(self) -> int:
+        return 1000 + len(self.observations)
+
+    def publish_observation(self, now: TimeStep) -> None:
+        self.observations.append(now)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def answer(self, value: float, **changes) -> None:
+        last = self.observations[-1]
+        action = ActionRecord("actor-1", last.episode, last.step, np.array([value], np.float32), 1, Source.POLICY,
+                              last.stamp)
+        self.driver.act(replace(action, **changes))
+
+
+def test_an_answer_is_executed_once_and_what_was_executed_is_told() -> None:
+    world = World(lockstep=True)
+    first = world.observations[0]
+    assert (first.episode, first.step, first.executed_action) == (1, 0, None)
+    world.answer(1.0)
+    world.answer(1.0, step=0, stamp=first.stamp)  # the same answer again
+    assert len(world.observations) == 2
+    second = world.observations[1]
+    assert (second.step, second.source) == (1, Source.POLICY)
+    np.testing.assert_allclose(second.executed_action, [0.8])
+    np.testing.assert_allclose(second.observation.state, [0.4])
+
+
+@pytest.mark.parametrize("changes", [{"episode": 2}, {"step": 1}, {"stamp": 5}])
+def test_what_answers_another_observation_is_not_executed(changes: dict) -> None:
+    world = World(lockstep=True)
+    world.answer(1.0, **changes)
+    assert world.arm.steps == 0
+
+
+def test_an_episode_ends_and_waits_for_the_reset() -> None:
+    world = World(lockstep=True)
+    for _ in range(3):
+        world.answer(0.1)
+    assert world.observations[-1].truncated
+    world.answer(0.1)
+    assert world.arm.steps == 3
+    world.driver.reset()
+    assert (world.observations[-1].episode, world.observations[-1].step) == (2, 0)
+
+
+def test_an_unanswered_observation_is_repeated_in_lockstep() -> None:
+    world = World(lockstep=True)
+    world.now = 0.1
+    world.driver.tick()
+    assert len(world.observations) == 1
+    world.now = 0.25
+    world.driver.tick()
+    assert world.observations[1] is world.observations[0]
+
+
+def test_in_real_time_the_answer_waits_for_the_tick_and_a_late_one_is_not_executed() -> None:
+    world = World(lockstep=False)
+    world.answer(1.0)
+    assert world.arm.steps == 0
+    world.driver.tick()
+    assert world.observations[-1].step == 1
+    late_for = world.observations[-1].stamp
+    world.driver.tick()  # nobody answered: hold, observe afresh
+    assert (world.arm.holds, world.driver.overruns, world.observations[-1].step) == (1, 1, 1)
+    assert world.observations[-1].stamp != late_for
+    world.answer(1.0, stamp=late_for)
+    world.driver.tick()
+    assert (world.arm.steps, world.arm.holds) == (1, 2)
+
+
+def test_a_refused_action_moves_nothing_and_is_told() -> None:
+    world = World(lockstep=True)
+    world.answer(float("nan"))
+    assert len(world.observations) == 1
+    assert world.warnings == ["action refused, holding still: action: not finite"]
