@@ -215,7 +215,7 @@ def test_expert_with_noise_differs_and_still_succeeds():
 
 def test_cube_is_held_by_friction_alone():
     arm = make()
-    arm._model.geom_friction[list(arm._finger_geoms), 0] = 0.01
+    arm._model.pair_friction[:] = 0.01
     results = run_expert(arm, seed=1)
     assert not results[-1].success
     assert max(r.observation.state[CUBE][2] for r in results) < 0.04

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulated arm: control steps per second, the expert's success, and how well the tool follows its commands."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from rlpd_ros.arm.config import MujocoArmConfig
+from rlpd_ros.arm.mujoco_arm import MujocoArm
+from rlpd_ros.tables import Row, at_least, at_most, informative, print_table
+from rlpd_ros.types import Observation
+
+STEPS = 1_000  # per timing
+REPETITIONS = 5
+EPISODES = 200
+NOISE = 0.2  # of the expert, as when demonstrations are recorded
+
+Choose = Callable[[Observation], np.ndarray]
+
+
+def steps_per_second(arm: MujocoArm, choose: Choose, clock: Callable[[], float]) -> float:
+    """Time STEPS control steps by ``clock``, resets included and ``choose`` excluded."""
+    observation, choosing = arm.reset(seed=0), 0.0
+    start = clock()
+    for _ in range(STEPS):
+        asked = clock()
+        action = choose(observation)
+        choosing += clock() - asked
+        result = arm.step(action)
+        observation = arm.reset() if result.terminated or result.truncated else result.observation
+    return STEPS / (clock() - start - choosing)
+
+
+def expert_episodes(arm: MujocoArm, choose: Choose) -> tuple[float, float]:
+    """Return the share of successes, %, and the mean number of steps of an episode."""
+    successes, steps = 0, 0
+    for seed in range(EPISODES):
+        observation, over = arm.reset(seed), False
+        while not over:
+            result = arm.step(choose(observation))
+            observation, over, steps = result.observation, result.terminated or result.truncated, steps + 1
+        successes += result.success
+    return 100.0 * successes / EPISODES, steps / EPISODES
+
+
+def tracking_errors(arm: MujocoArm) -> np.ndarray:
+    """Return how far the tool is from where its executed motions should have taken it, mm, step by step."""
+    rng, errors = np.random.default_rng(0), []
+    scale, tool = np.asarray(arm.spec.action[0].high), slice(15, 18)
+    upward = np.array((0.0, 0.0, 0.2))  # clear of the cube, mostly
+    for seed in range(20):
+        position, over = arm.reset(seed).state[tool].astype(np.float64), False
+        while not over:
+            result = arm.step(np.append(rng.uniform(-1, 1, 3) + upward, 1.0))
+            position += scale * result.executed_action[:3]
+            errors.append(1e3 * np.linalg.norm(result.observation.state[tool] - position))
+            over = result.terminated or result.truncated
+    return np.array(errors)
+
+
+def measure() -> list[Row]:
+    arm, rng = MujocoArm(MujocoArmConfig()), np.random.default_rng(0)
+    ways: dict[str, Choose] = {"expert": arm.expert(NOISE), "random": lambda _: rng.uniform(-1, 1, 4)}
+    # by processor time, which other processes on the machine take less from than from wall time
+    clocks = {"processor": time.thread_time, "wall": time.perf_counter}
+    rates: dict[tuple[str, str], list[float]] = {(way, clock): [] for clock in clocks for way in ways}
+    for _ in range(1 + REPETITIONS):  # interleaved, so that other load meets all of them
+        for (way, clock), measured in rates.items():
+            measured.append(steps_per_second(arm, ways[way], clocks[clock]))
+    median = {key: statistics.median(measured[1:]) for key, measured in rates.items()}
+    rows = [at_least(f"control steps, {way} actions, processor time", median[way, "processor"], 1_500, "1/s")
+            for way in ways]
+    rows += [informative(f"control steps, {way} actions, wall time", median[way, "wall"], "1/s") for way in ways]
+    for noise in (0.0, NOISE):
+        success, steps = expert_episodes(arm, arm.expert(noise))
+        rows += [at_least(f"expert's success, noise {noise:g}", success, 100.0, "%"),
+                 at_most(f"expert's steps, noise {noise:g}", steps, 30.0, "1")]
+    errors = tracking_errors(arm)
+    return [*rows, at_most("tool's tracking error, median", float(np.median(errors)), 1.0, "mm"),
+            at_most("tool's tracking error, 99 %", float(np.percentile(errors, 99)), 5.0, "mm")]
+
+
+if __name__ == "__main__":
+    print_table("simulated arm", measure())
