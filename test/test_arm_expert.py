@@ -17,7 +17,7 @@ CUBE = np.array([0.4, 0.1, 0.02])
     ((0.4, 0.1, 0.12), True, (0.0, 0.0, -0.1), False),  # the cube slipped: down and open
 ])
 def test_each_phase_follows_from_the_geometry(tool, closed, motion, close):
-    found, closing = pick_motion(np.array(tool), CUBE, closed)
+    found, closing = pick_motion(CUBE - np.array(tool), closed)
     np.testing.assert_allclose(found, motion, atol=1e-9)
     assert closing is close
 

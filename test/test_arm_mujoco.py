@@ -15,7 +15,7 @@ from rlpd_ros.arm.mujoco_arm import MujocoArm
 from rlpd_ros.errors import ConfigError
 
 OPEN, CLOSED = 1.0, -1.0
-TOOL, CUBE, OPENING = slice(15, 18), slice(18, 21), 14
+TOOL, OFFSET, OPENING = slice(15, 18), slice(18, 21), 14
 
 # Franka Emika's documentation: modified Denavit-Hartenberg parameters of joints 1 to 7 and the flange, and the limits.
 DH = [(0, 0.333, 0), (0, 0, -np.pi / 2), (0, 0.316, np.pi / 2), (0.0825, 0, np.pi / 2), (-0.0825, 0.384, -np.pi / 2),
@@ -31,6 +31,10 @@ def make(**options):
     arm = MujocoArm(MujocoArmConfig(**options))
     arm.reset(seed=0)
     return arm
+
+
+def cube_of(observation):
+    return observation.state[TOOL] + observation.state[OFFSET]
 
 
 def put_cube(arm, x, y, z=0.02):
@@ -53,7 +57,7 @@ def lift_cube(**options):
     expert, observation = arm.expert(), arm.reset(seed=0)
     for _ in range(18):
         observation = arm.step(expert(observation)).observation
-    assert observation.state[CUBE][2] > 0.1
+    assert cube_of(observation)[2] > 0.1
     return arm
 
 
@@ -94,7 +98,7 @@ def test_observation_has_the_named_parts():
     spec = arm.spec
     assert [(f.name, f.size, f.unit) for f in spec.observation] == [
         ("joint_position", 7, "rad"), ("joint_velocity", 7, "rad/s"), ("gripper_opening", 1, "m"),
-        ("ee_position", 3, "m"), ("cube_position", 3, "m")]
+        ("ee_position", 3, "m"), ("cube_offset", 3, "m")]
     result = arm.step([0.4, -0.3, 0.2, OPEN])
     state, data = result.observation.state, arm._data
     np.testing.assert_allclose(state[:7], data.qpos[:7], atol=1e-6)
@@ -102,12 +106,12 @@ def test_observation_has_the_named_parts():
     assert np.abs(state[7:14]).max() > 0.1  # it moves
     assert state[OPENING] == pytest.approx(data.joint("panda_finger_joint1").qpos[0] * 2, abs=1e-3)
     np.testing.assert_allclose(state[TOOL], dh_tool(data.qpos[:7])[:3, 3], atol=1e-6)
-    np.testing.assert_allclose(state[CUBE], data.body("cube").xpos, atol=1e-4)
+    np.testing.assert_allclose(state[TOOL] + state[OFFSET], data.body("cube").xpos, atol=1e-4)
 
 
 def test_cube_starts_all_over_its_square():
     arm = make(cube_center=(0.45, 0.02), cube_range=0.2)
-    starts = np.array([arm.reset().state[CUBE] for _ in range(300)])
+    starts = np.array([cube_of(arm.reset()) for _ in range(300)])
     np.testing.assert_allclose(starts.min(axis=0), [0.35, -0.08, 0.02], atol=5e-3)
     np.testing.assert_allclose(starts.max(axis=0), [0.55, 0.12, 0.02], atol=5e-3)
     np.testing.assert_allclose(arm.reset().state[TOOL], [0.45, 0.0, 0.2], atol=1e-3)
@@ -203,7 +207,7 @@ def test_expert_always_picks_the_cube_up():
         assert (last.success, last.reward, last.terminated, last.truncated) == (True, 1.0, True, False)
         assert 10 <= len(results) <= 30
         assert not any(r.reward or r.success for r in results[:-1])
-        assert last.observation.state[CUBE][2] >= 0.02 + 0.1 - 1e-3
+        assert cube_of(last.observation)[2] >= 0.02 + 0.1 - 1e-3
 
 
 def test_expert_with_noise_differs_and_still_succeeds():
@@ -218,7 +222,7 @@ def test_cube_is_held_by_friction_alone():
     arm._model.pair_friction[:] = 0.01
     results = run_expert(arm, seed=1)
     assert not results[-1].success
-    assert max(r.observation.state[CUBE][2] for r in results) < 0.04
+    assert max(cube_of(r.observation)[2] for r in results) < 0.04
 
 
 def test_fingers_do_not_sink_into_the_cube_they_hold():
@@ -235,7 +239,7 @@ def test_cube_falls_when_it_is_let_go():
     arm = lift_cube()
     for _ in range(8):
         result = arm.step([0.0, 0.0, 0.0, OPEN])
-    assert result.observation.state[CUBE][2] == pytest.approx(0.02, abs=2e-3)
+    assert cube_of(result.observation)[2] == pytest.approx(0.02, abs=2e-3)
 
 
 def test_cube_at_rest_stays_and_moves_when_pushed():
@@ -250,15 +254,15 @@ def test_cube_at_rest_stays_and_moves_when_pushed():
         result = arm.step([0.0, 1.0, 0.0, CLOSED])
         if result.terminated:
             break
-    assert result.observation.state[CUBE][1] > 0.05
-    assert result.observation.state[CUBE][2] < 0.03
+    assert cube_of(result.observation)[1] > 0.05
+    assert cube_of(result.observation)[2] < 0.03
 
 
 def test_flying_cube_is_no_success_and_a_lost_one_ends_the_episode():
     arm = make()
     put_cube(arm, 0.4, 0.1, z=0.3)
     result = arm.step([0.0, 0.0, 0.0, OPEN])
-    assert result.observation.state[CUBE][2] > 0.15
+    assert cube_of(result.observation)[2] > 0.15
     assert (result.success, result.terminated) == (False, False)
     put_cube(arm, 0.45, 0.16)
     result = arm.step([0.0, 0.0, 0.0, OPEN])
@@ -270,7 +274,7 @@ def test_rough_handling_stays_physical():
     for seed in range(12):
         observation, over = arm.reset(seed), False
         while not over:
-            toward = np.clip((observation.state[CUBE] - observation.state[TOOL]) / 0.025, -1, 1)
+            toward = np.clip(observation.state[OFFSET] / 0.025, -1, 1)
             action = np.append(toward + rng.normal(0, 0.5, 3), rng.choice([OPEN, CLOSED]))
             result = arm.step(action)
             observation, over = result.observation, result.terminated or result.truncated

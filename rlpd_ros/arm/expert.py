@@ -16,9 +16,9 @@ _GYM_HIL_CLOSED = 250.0  # of 255: command of a gripper that has been closing fo
 _GYM_HIL_CLOSING = 0.3  # share of the whole way per step, slow enough for the fingers to follow
 
 
-def pick_motion(tool: np.ndarray, cube: np.ndarray, closed: bool) -> tuple[np.ndarray, bool]:
-    """Return how the tool should move, m (3,), and whether the fingers should close; positions in m, z up."""
-    motion = cube - tool
+def pick_motion(offset: np.ndarray, closed: bool) -> tuple[np.ndarray, bool]:
+    """Return how the tool should move, m (3,), and whether the fingers should close; ``offset``: from the tool to the cube, m, z up."""
+    motion = np.array(offset)
     height = -motion[2]
     if np.hypot(motion[0], motion[1]) > (_ALIGNED if height > _CLEAR else _BETWEEN):
         motion[2] += _HOVER
@@ -52,5 +52,5 @@ def gym_hil_pick_cube(fields: Mapping[str, np.ndarray]) -> np.ndarray:
     takes for the gripper is a change of that command; the fingers need some steps to follow.
     """
     gripper, tool = fields["agent_pos"][14], fields["agent_pos"][15:18]
-    motion, close = pick_motion(tool, fields["environment_state"], closed=gripper > _GYM_HIL_CLOSED)
+    motion, close = pick_motion(fields["environment_state"] - tool, closed=gripper > _GYM_HIL_CLOSED)
     return np.concatenate((motion, np.zeros(3), (_GYM_HIL_CLOSING if close else -1.0,)))

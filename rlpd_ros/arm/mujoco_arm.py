@@ -23,7 +23,7 @@ _FINGERS = slice(_JOINTS, _JOINTS + 2)
 _OPEN = 0.08  # m between the open fingers
 _HOLDING = 0.042  # m between the fingers once they have closed on the cube
 _READY = np.array((0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785))  # rad, where the search for the home posture starts
-_EPISODE_STEPS = 100
+_EPISODE_STEPS = 50  # three times what the expert takes
 _MARGIN = 0.05  # m beyond the workspace that positions may be observed
 
 
@@ -32,7 +32,8 @@ class MujocoArm:
 
     Action (4): the tool's motion in units of ``translation_scale``, and the opening to go to, -1 closed, 1 open; the
     fingers move at the real hand's speed, 1 cm of opening per 0.1 s. Observation (21): joint positions and velocities,
-    finger opening, tool and cube position. Reward 1 and termination when the cube is held ``lift_height`` above where
+    finger opening, the tool's position, and where the cube is from there, as a camera on the hand
+    would see it. Reward 1 and termination when the cube is held ``lift_height`` above where
     it lay; reward 0 and termination when the cube has left the tool's workspace, for then no reward can follow.
     """
 
@@ -109,8 +110,8 @@ class MujocoArm:
         disturb = Disturbance(noise, seed)
 
         def act(observation: Observation) -> np.ndarray:
-            opening, tool, cube = observation.state[14], observation.state[15:18], observation.state[18:21]
-            motion, close = pick_motion(tool, cube, closed=opening < _HOLDING)
+            opening, offset = observation.state[14], observation.state[18:21]
+            motion, close = pick_motion(offset, closed=opening < _HOLDING)
             return np.append(disturb(motion / self._scale), -1.0 if close else 1.0).astype(np.float32)
 
         return act
@@ -148,7 +149,7 @@ class MujocoArm:
         state[7:14] = self._velocities[:_JOINTS]
         state[14] = self._positions[7] + self._positions[8]
         state[15:18] = self._tool
-        state[18:21] = self._cube
+        state[18:21] = self._cube - self._tool
         return Observation(clip(state, self._low, self._high))
 
     def _outcome(self) -> tuple[bool, bool]:
@@ -185,7 +186,7 @@ class MujocoArm:
                 SpaceField.box("joint_velocity", -speed, speed, "rad/s"),
                 opening,
                 SpaceField.box("ee_position", low, high, "m"),
-                SpaceField.box("cube_position", low, high, "m"),
+                SpaceField.box("cube_offset", low - high, high - low, "m"),
             ),
             action=(SpaceField.box("ee_motion", -self._scale, self._scale, "m"), opening),
             control_rate=config.control_rate, frame_id=_FRAME,
