@@ -10,7 +10,8 @@ _rlpd_env() {
   . "$1/.venv/bin/activate"
   if [ -z "$ROS_DISTRO" ]; then  # the environment is the ROS 2 installation
     export AMENT_PREFIX_PATH="$VIRTUAL_ENV" CMAKE_PREFIX_PATH="$VIRTUAL_ENV"
-    unset _ROS_WHEELS_BOOTSTRAP_COMPLETE  # of another environment: it would keep this one's libraries from being found
+    # What another environment left behind: it would keep this one's libraries from being found, or become part of it.
+    unset _ROS_WHEELS_BOOTSTRAP_COMPLETE COLCON_PREFIX_PATH
   fi
   [ "$2" = --underlay ] || . "$1/install/setup.${ZSH_VERSION:+z}${BASH_VERSION:+ba}sh"
 }

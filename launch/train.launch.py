@@ -14,7 +14,8 @@ from launch.events import Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from rlpd_ros.graph import USER_ERROR, train_graph
+from rlpd_ros.errors import USER_ERROR
+from rlpd_ros.graph import train_graph
 
 ARGUMENTS = {
     "params_file": ("", "ROS parameter files, separated by commas; the last one wins"),
@@ -69,7 +70,7 @@ def to_action(process, log_level) -> Node:
         final = event.returncode == USER_ERROR or (process.required and event.returncode == 0)
         if final or not process.respawn:
             reason = f"{process.name} ended with status {event.returncode}: stopping all"
-            return None
+            return [LogInfo(msg=reason), EmitEvent(event=Shutdown(reason=reason))]
         return None
 
     return Node(

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from rlpd_ros.errors import USER_ERROR, RlpdError
+from rlpd_ros.errors import USER_ERROR, ConfigError, RlpdError
 from rlpd_ros.preparation import prepare_run, resolve, resume_run
 
 
@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.resume:
+            if options.config or options.preset or options.seed is not None:
+                raise ConfigError("resume goes on with the run's own parameters; expected no params_file, preset, seed")
             run, demos = resume_run(options.resume, tuple(options.demos))
         else:
             configurations = resolve(options.config, options.preset, (), options.seed)

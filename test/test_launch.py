@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launch file with the real ``ros2 launch``, where there is one; what can be checked without it, everywhere."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from rlpd_ros.cli.runner import ros_domain
+
+FILE = Path(__file__).parents[1] / "launch" / "train.launch.py"
+ARM = ["nodes:=arm_driver"]
+needs_launch = pytest.mark.skipif(shutil.which("ros2") is None, reason="no `ros2 launch`: ROS 2 comes from wheels here")
+
+
+def prepare(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "rlpd_ros.cli.prepare", *arguments], cwd=folder, check=False,
+                          capture_output=True, text=True)
+
+
+def test_prepare_makes_the_run_that_the_graph_needs(tmp_path):
+    done = prepare(tmp_path, "--run=first", "--demos", "none", "--seed=7")
+    run = tmp_path / "runs" / "first"
+    assert json.loads(done.stdout) == {
+        "run": str(run), "parameter_files": [str(run / "parameters.yaml")], "demos": ["none"]}
+    assert "seed: 7" in (run / "parameters.yaml").read_text()
+
+
+def test_prepare_goes_on_with_a_run(tmp_path):
+    first = json.loads(prepare(tmp_path, "--run=first", "--demos", "none").stdout)
+    assert json.loads(prepare(tmp_path, "--resume=runs/first", "--demos", "none").stdout) == first
+
+
+def test_prepare_records_no_demonstrations_where_no_loader_starts(tmp_path):
+    parameters = tmp_path / "mine.yaml"
+    parameters.write_text("/**/actor: {ros__parameters: {random_steps: 3}}\n")
+    done = prepare(tmp_path, "--run=first", "--nodes", "arm_driver", "actor", "--config", str(parameters))
+    prepared = json.loads(done.stdout)
+    assert prepared["demos"] == []
+    assert "random_steps: 3" in Path(prepared["parameter_files"][0]).read_text()
+    assert not (tmp_path / "runs" / "first" / "demos").exists()
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [
+    (["--preset=rlpf"], "rlpf"),
+    (["--demos", "nowhere.mcap"], "nowhere.mcap"),
+    (["--config", "missing.yaml"], "missing.yaml"),
+    (["--resume=missing"], "missing"),
+    (["--resume=missing", "--seed=1"], "seed"),
+])
+def test_prepare_refuses_in_one_line(tmp_path, arguments, expected):
+    done = prepare(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_arguments_that_are_used_are_those_declared():
+    tree = ast.parse(FILE.read_text())
+    declared = next(ast.literal_eval(node.value) for node in tree.body
+                    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ARGUMENTS")
+    used = set(re.findall(r'values\["(\w+)"\]', FILE.read_text()))
+    used |= {name for node in ast.walk(tree) if isinstance(node, ast.For) for name in ast.literal_eval(node.iter)}
+    assert used == set(declared)
+    assert all(len(text) > 5 for _, text in declared.values())
+
+
+class Launched:
+    """A running ``ros2 launch rlpd_ros train.launch.py`` and what it prints."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            ["ros2", "launch", "rlpd_ros", "train.launch.py", *arguments], cwd=folder, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        self.text = ""
+        self._lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self._lines.put(line)
+
+    def expect(self, pattern: str, seconds: float = 20.0) -> re.Match:
+        """Wait for the next line that matches."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            with contextlib.suppress(queue.Empty):
+                line = self._lines.get(timeout=left)
+                self.text += line
+                if match := re.search(pattern, line):
+                    return match
+        raise AssertionError(f"no /{pattern}/ within {seconds} s in:\n{self.text}")
+
+    def wait(self, seconds: float = 20.0) -> int:
+        return self.process.wait(seconds)
+
+
+@pytest.fixture
+def start(tmp_path):
+    with ros_domain(), contextlib.ExitStack() as stack:
+        def launch(*arguments: str) -> Launched:
+            launched = Launched(tmp_path, *arguments)
+            stack.callback(stop, launched)
+            return launched
+        yield launch
+
+
+def stop(launched: Launched) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(launched.process.pid, signal.SIGKILL)
+    launched.process.wait()
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+@needs_launch
+def test_a_killed_node_comes_back_and_ctrl_c_ends_all(start):
+    launched = start(*ARM, "namespace:=left")
+    first = int(launched.expect(r"arm_driver.*process started with pid \[(\d+)\]")[1])
+    launched.expect("driving")
+    os.kill(first, signal.SIGKILL)
+    second = int(launched.expect(r"arm_driver.*process started with pid \[(\d+)\]")[1])
+    launched.expect("driving")
+    assert second != first
+    launched.process.send_signal(signal.SIGINT)
+    launched.wait()
+    assert not alive(second)
+
+
+@needs_launch
+def test_parameters_and_namespace_reach_the_node(start, tmp_path):
+    parameters = tmp_path / "mine.yaml"
+    parameters.write_text("/**/arm_driver: {ros__parameters: {control_rate: 25.0}}\n")
+    start(*ARM, "namespace:=left", f"params_file:={parameters}").expect("driving")
+    command = ["ros2", "param", "get", "--no-daemon", "--spin-time", "2", "/left/arm_driver", "control_rate"]
+    got = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    assert "25.0" in got.stdout
+
+
+@needs_launch
+def test_a_node_whose_input_is_wrong_ends_the_launch(start, tmp_path):
+    parameters = tmp_path / "wrong.yaml"
+    parameters.write_text("/**/arm_driver: {ros__parameters: {arm: gymnasium, gym_env_id: NoSuchArm-v0}}\n")
+    launched = start(*ARM, f"params_file:={parameters}")
+    launched.expect("NoSuchArm-v0")
+    launched.expect("arm_driver ended with status 2")
+    launched.wait()
+
+
+@needs_launch
+def test_wrong_arguments_end_it_before_anything_starts(start, tmp_path):
+    launched = start("demos:=nowhere.mcap")
+    launched.expect("expected a rosbag2 bag.*nowhere.mcap")
+    assert launched.wait() != 0
+    assert "process started" not in launched.text
+    assert not (tmp_path / "runs").exists()
+
+
+@needs_launch
+def test_it_says_what_its_arguments_are():
+    shown = subprocess.run(["ros2", "launch", "rlpd_ros", "train.launch.py", "--show-args"], capture_output=True,
+                           text=True, check=True, timeout=30).stdout
+    assert {"'params_file':", "'run':", "'demos':", "'nodes':", "'namespace':", "'log_level':"} <= set(shown.split())
