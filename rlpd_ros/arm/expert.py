@@ -17,7 +17,10 @@ _GYM_HIL_CLOSING = 0.3  # share of the whole way per step, slow enough for the f
 
 
 def pick_motion(offset: np.ndarray, closed: bool) -> tuple[np.ndarray, bool]:
-    """Return how the tool should move, m (3,), and whether the fingers should close; ``offset``: from the tool to the cube, m, z up."""
+    """Return how the tool should move, m (3,), and whether the fingers should close.
+
+    ``offset`` leads from the tool to the cube, m (3,), z up.
+    """
     motion = np.array(offset)
     height = -motion[2]
     if np.hypot(motion[0], motion[1]) > (_ALIGNED if height > _CLEAR else _BETWEEN):

@@ -32,9 +32,9 @@ class MujocoArm:
 
     Action (4): the tool's motion in units of ``translation_scale``, and the opening to go to, -1 closed, 1 open; the
     fingers move at the real hand's speed, 1 cm of opening per 0.1 s. Observation (21): joint positions and velocities,
-    finger opening, the tool's position, and where the cube is from there, as a camera on the hand
-    would see it. Reward 1 and termination when the cube is held ``lift_height`` above where
-    it lay; reward 0 and termination when the cube has left the tool's workspace, for then no reward can follow.
+    finger opening, the tool's position, and the way from there to the cube. Reward 1 and termination when the cube is
+    held ``lift_height`` above where it lay; reward 0 and termination when the cube has left the tool's workspace, for
+    then no reward can follow.
     """
 
     def __init__(self, config: MujocoArmConfig):
