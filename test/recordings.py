@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import CompressionFormat, StoragePlugin, Writer
 
+from rlpd_ros.errors import DataError
 from rlpd_ros.ros import definitions, messages
-from rlpd_ros.ros.bags import TransitionLog
+from rlpd_ros.ros.bags import TransitionLog, read_demonstrations
 from rlpd_ros.types import Observation, Source, SpaceField, SpaceSpec, TransitionRecord
 
 STATE = SpaceSpec("robot", (SpaceField.box("position", [-9] * 3, [9] * 3, "m"),),
@@ -90,3 +92,12 @@ def other_writer(path: Path, records, spec: SpaceSpec, plugin=StoragePlugin.MCAP
         for record in records:
             writer.write(connection, record.stamp, serialize(record, spec))
     return path
+
+
+def expect_refusal(paths, *parts: str, spec=None) -> None:
+    """Check that reading demonstrations fails with one line that has all ``parts``."""
+    with pytest.raises(DataError) as caught:
+        read_demonstrations(paths, spec)
+    assert "\n" not in str(caught.value)
+    for part in parts:
+        assert part in str(caught.value)

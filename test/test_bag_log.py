@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing bags: what is flushed survives, and other tools read it."""
 
+import os
 import resource
 import shutil
 import signal
@@ -66,6 +67,25 @@ def test_many_flushes_begin_a_new_segment(tmp_path, monkeypatch):
     monkeypatch.setattr(bag_log, "SEGMENT_CHUNKS", 10)
     path = write_log(tmp_path / "log", STATE, make_records(STATE, 35), flush_every=1)
     assert len(list(path.glob("*.mcap"))) == 4
+
+
+def test_much_is_written_without_being_asked_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(bag_log, "UNFLUSHED", 5_000)
+    log, records = TransitionLog(tmp_path / "log", PIXELS), make_records(PIXELS, 50)
+    for record in records:
+        log.write(record)
+    assert 40 < len(list(TransitionLog.read(tmp_path / "log", PIXELS))) < 50
+
+
+def test_it_can_wait_for_the_disk(tmp_path, monkeypatch):
+    synchronised = []
+    monkeypatch.setattr(os, "fsync", lambda file: synchronised.append(os.fstat(file).st_size))
+    log = TransitionLog(tmp_path / "log", STATE)
+    for record in make_records(STATE, 3):
+        log.write(record)
+        log.flush(sync=record.sequence > 1)
+    assert len(synchronised) == 2
+    assert synchronised[-1] == (tmp_path / "log" / "log_0.mcap").stat().st_size
 
 
 def test_a_log_is_continued(tmp_path):

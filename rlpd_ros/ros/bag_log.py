@@ -50,7 +50,7 @@ class _Spool:
         """Do nothing: only ``drain`` writes."""
 
     def drain(self, path: Path, sync: bool) -> None:
-        """Bring all bytes into the file. If that fails, the file stays as it was and the bytes stay here."""
+        """Bring all bytes into the file. If that fails, those that are not in it stay here for the next time."""
         if self._file is None:
             self._file = FileIO(path, "xb")
         written = 0
@@ -58,12 +58,9 @@ class _Spool:
             with memoryview(self._bytes) as view:
                 while written < len(view):
                     written += self._file.write(view[written:])
-        except OSError:
-            self._file.truncate(self._written)
-            self._file.seek(self._written)
-            raise
-        self._written += written
-        self._bytes = bytearray()
+        finally:
+            self._written += written
+            del self._bytes[:written]
         if sync:
             os.fsync(self._file.fileno())
 
