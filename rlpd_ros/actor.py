@@ -29,6 +29,7 @@ from rlpd_ros.types import (
 )
 
 RECENT = 1000  # actions over which shares and medians are reported
+SILENCE = 2.0  # s without an observation, and at least two control periods, after which the arm seems to be gone
 
 
 class ActorOutputs(Protocol):
@@ -109,31 +110,26 @@ class Actor:
         """Take an observation: complete the step that led to it and answer it with an action."""
         self._last_seen = self._clock()
         current = self._current
-        same_episode = current is not None and (now.session, now.episode) == (current.session, current.episode)
-        if same_episode and now.step == current.step and now.stamp == current.stamp:  # our answer was lost
-            if self._answer is not None:
-                self._out.act(self._answer)
-            elif now.last:
-                self._out.reset_arm()
-            return
-        if not same_episode and now.step > 0:  # an episode that somebody else began
+        if current is None or (now.session, now.episode) != (current.session, current.episode):
             self._current, self._answer = None, None
-            self._out.reset_arm()
-            return
-        record = None
-        if same_episode and now.step == current.step + 1 and self._answer is not None:
-            record = self._complete(current, self._answer, now)
-        self._current, self._answer = now, None
-        if now.step == 0:
+            if now.step > 0:  # an episode that somebody else began
+                self._out.reset_arm()
+                return
             self._begin_episode()
+        elif now.step == current.step:
+            if now.stamp == current.stamp:  # our answer was lost
+                self._repeat(now)
+                return
+            self._count_hold()
+        elif now.step == current.step + 1 and self._answer is not None:
+            self._complete(current, self._answer, now)
+        self._current, self._answer = now, None
         if now.last:
             self._end_episode(now)
             self._out.reset_arm()
         else:
             self._try_answer()
-        if record is not None:  # after the answer: the arm waits for that
-            self._outbox.add(record)
-            self._send()
+        self._send()  # after the answer: the arm waits for that
 
     def offer(self, snapshot: PolicySnapshot) -> None:
         """Take a policy from the learner; apply it now, or after the evaluation under way."""
@@ -168,6 +164,12 @@ class Actor:
         """Send what is due again and answer an observation that had to wait."""
         self._send()
         self._try_answer()
+
+    def _repeat(self, now: TimeStep) -> None:
+        if self._answer is not None:
+            self._out.act(self._answer)
+        elif now.last:
+            self._out.reset_arm()
 
     # Policies
 
@@ -229,26 +231,33 @@ class Actor:
         self._recent_saturation.append(float(np.mean(np.abs(action) > 0.999)))
         return action, Source.POLICY
 
-    def _complete(self, current: TimeStep, answer: ActionRecord, now: TimeStep) -> TransitionRecord | None:
-        """Account for the step from ``current`` to ``now``; return it as a record if it is for training."""
+    def _count_hold(self) -> None:
+        """Account for an arm that held still in real time: it had no answer yet, or a late one (an overrun)."""
+        if self._evaluation is None:
+            self.report.held_actions += 1
+        if self._answer is not None:
+            self.report.overruns += 1
+
+    def _complete(self, current: TimeStep, answer: ActionRecord, now: TimeStep) -> None:
+        """Account for the step from ``current`` to ``now``; keep it for the learner if it is for training."""
         self._return += now.reward
         self._steps += 1
         self._lags += max(0, self._newest_version - answer.policy_version) if answer.source is Source.POLICY else 0
         self._sources[answer.source] += 1
         if self._evaluation is not None:
-            return None
+            return
         report = self.report
         report.env_steps += 1
         report.policy_actions += answer.source is Source.POLICY
         report.random_actions += answer.source is Source.RANDOM
         report.intervention_actions += answer.source is Source.INTERVENTION
         self._recent_sources.append(answer.source)
-        return TransitionRecord(
+        self._outbox.add(TransitionRecord(
             session=self.session, sequence=self._outbox.next_sequence, episode=self._episode, step=current.step,
             observation=current.observation, action=now.executed_action, reward=now.reward,
             terminated=now.terminated, truncated=now.truncated, success=now.success, source=answer.source,
             policy_version=answer.policy_version, final_observation=now.observation if now.last else None,
-            space_fingerprint=self.spec.fingerprint, stamp=current.stamp)
+            space_fingerprint=self.spec.fingerprint, stamp=current.stamp))
 
     # Episodes
 
@@ -265,7 +274,8 @@ class Actor:
     def _end_episode(self, last: TimeStep) -> None:
         evaluation = self._evaluation
         if evaluation is not None:
-            evaluation.record(last.success)
+            helped = self._sources[Source.INTERVENTION] > 0  # then it is not the policy that succeeded
+            evaluation.record(last.success and not helped)
         else:
             self.report.episodes += 1
             self._episodes_since_evaluation += 1
@@ -318,7 +328,7 @@ class Actor:
             return waits_for, ("holding still: no policy received yet; is the learner running, on the same "
                                "ROS_DOMAIN_ID and namespace, and past its start-up?")
         silence = self._clock() - self._last_seen
-        if self._current is None or (silence > 2.0 and self._answer is not None):
+        if self._current is None or silence > max(SILENCE, 2.0 / self.spec.control_rate):
             return ActorState.WAITING_FOR_ARM, f"no observation for {silence:.1f} s: is the arm driver running?"
         if waits_for is ActorState.WAITING_FOR_BUDGET:
             return waits_for, (f"waiting for the learner: {self._outbox.next_sequence - 1} training steps taken, "
