@@ -195,12 +195,16 @@ class Agent(struct.PyTreeNode):
         if config.num_min_qs > config.num_qs:
             raise ConfigError(f"parameter 'num_min_qs': expected at most num_qs = {config.num_qs}, "
                               f"found {config.num_min_qs}")
-        actor_network, critic_network = make_actor(spec, policy), make_critic(spec, policy, config)
-        rng, actor_key, critic_key = jax.random.split(jax.random.PRNGKey(seed), 3)
-        critic_params = init_critics(critic_network, spec.action_size, config.num_qs, critic_key)
-        return Agent(
-            actor=TrainState.create(init_actor(actor_network, actor_key), config.actor_lr),
-            critic=TrainState.create(critic_params, config.critic_lr),
-            target_critic=jax.tree.map(jnp.copy, critic_params),  # donated separately, so not the same arrays
-            temperature=TrainState.create(jnp.log(jnp.float32(config.init_temperature)), config.temperature_lr),
-            rng=rng, step=jnp.int32(0), actor_network=actor_network, critic_network=critic_network, config=config)
+        return _create(make_actor(spec, policy), make_critic(spec, policy, config), config, seed)
+
+
+@partial(jax.jit, static_argnames=("actor_network", "critic_network", "config"))
+def _create(actor_network: Actor, critic_network: Critic, config: AgentConfig, seed: int) -> Agent:
+    rng, actor_key, critic_key = jax.random.split(jax.random.PRNGKey(seed), 3)
+    critic_params = init_critics(critic_network, actor_network.action_size, config.num_qs, critic_key)
+    return Agent(
+        actor=TrainState.create(init_actor(actor_network, actor_key), config.actor_lr),
+        critic=TrainState.create(critic_params, config.critic_lr),
+        target_critic=critic_params,
+        temperature=TrainState.create(jnp.log(jnp.float32(config.init_temperature)), config.temperature_lr),
+        rng=rng, step=jnp.int32(0), actor_network=actor_network, critic_network=critic_network, config=config)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,7 +49,8 @@ class CheckpointStore:
         if step in self.steps():
             return
         state = _state(agent)
-        record = {"format": _FORMAT, "digest": _digest(state), "layout": _layout(state), "metadata": dict(metadata)}
+        record = {"format": _FORMAT, "metadata": dict(metadata), "layout": _layout(state),
+                  "digest": _digest(state, metadata)}
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             for unfinished in self.directory.glob("*.orbax-checkpoint-tmp*"):
@@ -85,7 +87,7 @@ class CheckpointStore:
         for name in sorted(expected.keys() | found.keys()):
             _expect(path, f"network or optimiser array {name}", expected.get(name, "none"), found.get(name, "none"))
         restored = _read(path, "state", ocp.args.StandardRestore(state))
-        digest = _digest(restored)
+        digest = _digest(restored, metadata)
         if digest != record["digest"]:
             raise DataError(f"{path}: damaged: expected digest {record['digest']}, found {digest}{_ADVICE}")
         return agent.replace(**restored), metadata
@@ -135,8 +137,8 @@ def _layout(state: dict[str, Any]) -> dict[str, str]:
     return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in _leaves(state).items()}
 
 
-def _digest(state: dict[str, Any]) -> str:
-    digest = hashlib.sha256()
+def _digest(state: dict[str, Any], metadata: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for path, leaf in _leaves(state).items():
         digest.update(path.encode())
         digest.update(leaf.tobytes())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -127,16 +128,17 @@ def make_critic(spec: SpaceSpec, policy: PolicyConfig, config: AgentConfig) -> C
     return Critic(config, *state_scaling(spec, policy))
 
 
+@partial(jax.jit, static_argnames="actor")
 def init_actor(actor: Actor, key: jax.Array) -> Params:
     """Return fresh parameters of the policy."""
-    return jax.jit(actor.init)(key, {"state": jnp.zeros(len(actor.center))})["params"]
+    return actor.init(key, {"state": jnp.zeros(len(actor.center))})["params"]
 
 
+@partial(jax.jit, static_argnames=("critic", "action_size", "num_qs"))
 def init_critics(critic: Critic, action_size: int, num_qs: int, key: jax.Array) -> Params:
     """Return fresh parameters of an ensemble of independent critics, stacked: every array is (num_qs, ...)."""
     observations, actions = {"state": jnp.zeros(len(critic.center))}, jnp.zeros(action_size)
-    init = jax.vmap(critic.init, (0, None, None))
-    return jax.jit(init)(jax.random.split(key, num_qs), observations, actions)["params"]
+    return jax.vmap(lambda k: critic.init(k, observations, actions)["params"])(jax.random.split(key, num_qs))
 
 
 def state_scaling(spec: SpaceSpec, config: PolicyConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:

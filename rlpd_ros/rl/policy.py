@@ -17,7 +17,7 @@ from rlpd_ros.rl.networks import Params, distribution, init_actor, make_actor, s
 from rlpd_ros.types import Observation, PolicySnapshot, SpaceSpec, expect_shape, fingerprint
 
 PROBE_TOLERANCE = 1e-4  # two machines may round differently; another network or other parameters differ by far more
-_MAX_DESCRIPTION = 1 << 20  # characters of a description that anyone parses
+_MAX_DESCRIPTION = 1 << 18  # characters of a description that anyone parses
 
 
 class Policy:
