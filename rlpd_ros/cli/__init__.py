@@ -8,12 +8,14 @@ import sys
 from collections.abc import Sequence
 
 from rlpd_ros.errors import USER_ERROR, RlpdError
+from rlpd_ros.installation import make_known
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``rlpd``; return its exit status: 0 success, 1 failure, 2 wrong input, 130 interrupted."""
     options = _parser().parse_args(arguments)
     try:
+        make_known()
         return options.run_command(options)
     except RlpdError as error:
         print(f"rlpd {options.command}: {error}", file=sys.stderr)

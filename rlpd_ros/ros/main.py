@@ -15,6 +15,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor, T
 from rclpy.node import Node
 
 from rlpd_ros.errors import USER_ERROR, RlpdError
+from rlpd_ros.installation import make_known
 
 PARENT = "RLPD_PARENT"  # environment variable: the process with which a node ends, however that ends
 
@@ -26,6 +27,7 @@ def run_node(make: Callable[[], Node]) -> int:
     Its ``close`` method is called at the end, also after Ctrl-C.
     """
     _follow_parent()
+    make_known()
     rclpy.init(args=sys.argv)
     node = None
     try:
