@@ -176,6 +176,11 @@ NO_DATA = "damaged: a message without time or data"
     (f"CREATE TABLE {TABLE}; INSERT INTO messages VALUES (1, 1, 'soon', x'00')", NO_DATA),
     (f"CREATE TABLE {TABLE}; INSERT INTO messages VALUES (1, 1, 2, 'text')", NO_DATA),
     ("", NO_TABLES + "topics"),
+    (f"CREATE TABLE {TABLE}; INSERT INTO topics VALUES (2, NULL, 'a', 'cdr')", "damaged: a topic without name or type"),
+    (f"CREATE TABLE {TABLE}; INSERT INTO topics VALUES (2, x'ff', x'fe', 'cdr'); UPDATE topics SET name = 'x'",
+     "expected a topic 'transitions', found x"),
+    ("CREATE TABLE messages(id, topic_id, timestamp, data); UPDATE topics SET serialization_format = 'cbor'",
+     "topic '/transitions': expected messages in cdr, found 'cbor'"),
 ])
 def test_strange_databases_are_refused(tmp_path, trick, error):
     path = tmp_path / "a.db3"

@@ -211,9 +211,10 @@ class SqliteFile:
         with _opened(self.path) as stream:
             _expect_all_pages(self.path, stream)
         database = sqlite3.connect(f"file:{quote(str(self.path))}?mode=ro", uri=True)
+        database.text_factory = lambda text: text.decode(errors="replace")
         try:
             yield from self._messages(database, wanted)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from what SQLite quotes in its message
             raise DataError(f"{self.path}: damaged: {error}") from error
         finally:
             database.close()
@@ -228,6 +229,8 @@ class SqliteFile:
         channels = {}
         for identifier, topic, type_name, encoding in database.execute(
                 "SELECT id, CAST(name AS TEXT), CAST(type AS TEXT), serialization_format FROM topics"):
+            if not isinstance(topic, str) or not isinstance(type_name, str):
+                raise DataError(f"{self.path}: damaged: a topic without name or type")
             self.topics[topic] = type_name
             if wanted(topic, type_name):
                 _expect_cdr(self.path, topic, encoding)
