@@ -16,7 +16,10 @@ _rlpd_env() {
   [ "$2" = --underlay ] || . "$1/install/setup.${ZSH_VERSION:+z}${BASH_VERSION:+ba}sh"
 }
 
-if [ -n "$ZSH_VERSION" ]; then
+if [ -z "$BASH_VERSION$ZSH_VERSION" ]; then
+  echo "rlpd_ros: env.sh needs bash or zsh" >&2
+  return 1
+elif [ -n "$ZSH_VERSION" ]; then
   _rlpd_env "${${(%):-%x}:A:h}" "$1"
 else
   _rlpd_env "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)" "$1"
