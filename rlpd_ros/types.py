@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,7 +55,7 @@ class SpaceField:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     @property
     def is_image(self) -> bool:
@@ -88,11 +89,11 @@ class SpaceSpec:
     max_episode_steps: int
     lockstep: bool = True
 
-    @property
+    @cached_property
     def state_fields(self) -> tuple[SpaceField, ...]:
         return tuple(f for f in self.observation if not f.is_image)
 
-    @property
+    @cached_property
     def image_fields(self) -> tuple[SpaceField, ...]:
         return tuple(f for f in self.observation if f.is_image)
 
