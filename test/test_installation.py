@@ -48,3 +48,27 @@ def test_it_is_found_without_a_ros_environment(folder, others):
     run = subprocess.run([sys.executable, "-c", code], env=environment, cwd=folder, capture_output=True, text=True,
                          check=True)
     assert run.stdout.split() == [str(share()), os.pathsep.join([str(prefix()), *filter(None, [others])])]
+
+
+def prerequisites(python: str, **changes: str) -> str:
+    """Return the one line that says what is missing; "" if nothing is."""
+    environment = {name: value for name, value in os.environ.items() if name != "ROS_DISTRO"} | changes
+    run = subprocess.run([str(ROOT / "scripts" / "prerequisites.sh"), python], env=environment, capture_output=True,
+                         text=True, check=False)
+    assert (run.returncode != 0) == bool(run.stderr)
+    assert run.stderr.count("\n") <= 1
+    return run.stderr
+
+
+def test_this_machine_has_the_prerequisites():
+    assert not prerequisites(sys.executable)
+
+
+def test_missing_prerequisites_are_named_with_the_remedy(tmp_path):
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\necho 3.9\n")
+    old.chmod(0o755)
+    assert "Python 3.9, expected 3.10" in prerequisites(str(old))
+    assert "no '/nowhere/python3' found" in prerequisites("/nowhere/python3")
+    assert "sudo apt install g++" in prerequisites(sys.executable, CXX="no-such-compiler")
+    assert "is not sourced" in prerequisites(sys.executable, ROS_DISTRO="jazzy", AMENT_PREFIX_PATH="")
