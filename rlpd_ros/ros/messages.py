@@ -110,9 +110,9 @@ def from_time_step(now: TimeStep, spec: SpaceSpec) -> msg.Observation:
         terminated=bool(now.terminated), truncated=bool(now.truncated), success=bool(now.success),
         source=int(now.source))
     _set_header(message, now.stamp, spec.frame_id)
-    message.state, message.images = _from_observation(now.observation, spec)
+    _fill_observation(message.state, message.images, now.observation, spec)
     if now.executed_action is not None:
-        message.executed_action = _floats(now.executed_action)
+        _fill_floats(message.executed_action, now.executed_action)
     return message
 
 
@@ -130,9 +130,10 @@ def to_time_step(message: Any, spec: SpaceSpec) -> TimeStep:
 def from_action(record: ActionRecord) -> msg.Action:
     """Make the message for one answer."""
     message = msg.Action(
-        session=record.session, episode=record.episode, step=record.step, action=_floats(record.action),
-        policy_version=record.policy_version, source=int(record.source))
+        session=record.session, episode=record.episode, step=record.step, policy_version=record.policy_version,
+        source=int(record.source))
     _set_header(message, record.stamp)
+    _fill_floats(message.action, record.action)
     return message
 
 
@@ -146,13 +147,14 @@ def from_transition(record: TransitionRecord, spec: SpaceSpec) -> msg.Transition
     """Make the message for one step of experience."""
     message = msg.Transition(
         session=record.session, sequence=record.sequence, episode=record.episode, step=record.step,
-        space_fingerprint=record.space_fingerprint, action=_floats(record.action), reward=float(record.reward),
-        terminated=bool(record.terminated), truncated=bool(record.truncated), success=bool(record.success),
-        source=int(record.source), policy_version=record.policy_version)
+        space_fingerprint=record.space_fingerprint, reward=float(record.reward), terminated=bool(record.terminated),
+        truncated=bool(record.truncated), success=bool(record.success), source=int(record.source),
+        policy_version=record.policy_version)
     _set_header(message, record.stamp, spec.frame_id)
-    message.state, message.images = _from_observation(record.observation, spec)
+    _fill_floats(message.action, record.action)
+    _fill_observation(message.state, message.images, record.observation, spec)
     if record.final_observation is not None:
-        message.final_state, message.final_images = _from_observation(record.final_observation, spec)
+        _fill_observation(message.final_state, message.final_images, record.final_observation, spec)
     return message
 
 
@@ -184,10 +186,13 @@ def from_policy_snapshot(snapshot: PolicySnapshot) -> msg.PolicyParams:
     message = msg.PolicyParams(
         session=snapshot.session, version=snapshot.version, gradient_step=snapshot.gradient_step,
         checksum=snapshot.checksum, network=snapshot.network, network_fingerprint=snapshot.network_fingerprint,
-        space_fingerprint=snapshot.space_fingerprint, probe_state=_floats(snapshot.probe.state),
-        probe_images=_bytes(snapshot.probe.images.values()), probe_action=_floats(snapshot.probe_action),
-        change=float(snapshot.change), data=array("B", snapshot.data))
+        space_fingerprint=snapshot.space_fingerprint, change=float(snapshot.change))
     _set_header(message, snapshot.stamp)
+    _fill_floats(message.probe_state, snapshot.probe.state)
+    for image in snapshot.probe.images.values():
+        _fill_bytes(message.probe_images, image)
+    _fill_floats(message.probe_action, snapshot.probe_action)
+    message.data.frombytes(snapshot.data)
     return message
 
 
@@ -281,19 +286,21 @@ def _stamp(message: Any) -> int:
     return message.header.stamp.sec * SECOND + message.header.stamp.nanosec
 
 
-def _floats(values: np.ndarray) -> array:
-    return array("f", np.asarray(values, np.float32).tobytes())  # the fastest way that rclpy then takes as it is
+# A new message's arrays are filled in place: assigning an array copies it once or twice more.
 
 
-def _bytes(images: Any) -> array:
-    flat = array("B")
-    for image in images:
-        flat.frombytes(np.ascontiguousarray(image, np.uint8).data)
-    return flat
+def _fill_floats(target: array, values: np.ndarray) -> None:
+    target.frombytes(np.asarray(values, np.float32).tobytes())
 
 
-def _from_observation(observation: Observation, spec: SpaceSpec) -> tuple[array, array]:
-    return _floats(observation.state), _bytes(observation.images[f.name] for f in spec.image_fields)
+def _fill_bytes(target: array, image: np.ndarray) -> None:
+    target.frombytes(np.ascontiguousarray(image, np.uint8).data)
+
+
+def _fill_observation(state: array, images: array, observation: Observation, spec: SpaceSpec) -> None:
+    _fill_floats(state, observation.state)
+    for f in spec.image_fields:
+        _fill_bytes(images, observation.images[f.name])
 
 
 def _to_observation(prefix: str, state: Any, images: Any, spec: SpaceSpec) -> Observation:
