@@ -25,6 +25,7 @@ from rlpd_ros.types import (
     SpaceSpec,
     TimeStep,
     TransitionRecord,
+    asked_if_changed,
     new_session,
 )
 
@@ -246,6 +247,7 @@ class Actor:
         self._sources[answer.source] += 1
         if self._evaluation is not None:
             return
+        assert now.executed_action is not None  # only the observation after a reset comes without
         report = self.report
         report.env_steps += 1
         report.policy_actions += answer.source is Source.POLICY
@@ -257,7 +259,8 @@ class Actor:
             observation=current.observation, action=now.executed_action, reward=now.reward,
             terminated=now.terminated, truncated=now.truncated, success=now.success, source=answer.source,
             policy_version=answer.policy_version, final_observation=now.observation if now.last else None,
-            space_fingerprint=self.spec.fingerprint, stamp=current.stamp))
+            space_fingerprint=self.spec.fingerprint, stamp=current.stamp,
+            asked_action=asked_if_changed(answer.action, now.executed_action)))
 
     # Episodes
 

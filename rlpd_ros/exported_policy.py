@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,18 +22,21 @@ MAX_BYTES = 2**30
 
 
 def save_policy(path: Path, snapshot: PolicySnapshot) -> None:
-    """Write ``snapshot`` atomically: a crash leaves the earlier file valid."""
+    """Write ``snapshot`` atomically: a crash leaves the earlier file valid. Raises DataError if it cannot."""
     header = {name: getattr(snapshot, name) for name in (*_TEXTS, *_NUMBERS)}
     header["probe_state"] = np.asarray(snapshot.probe.state, np.float64).tolist()
     header["probe_images"] = {
         name: {"shape": image.shape, "hex": image.tobytes().hex()} for name, image in snapshot.probe.images.items()}
     header["probe_action"] = np.asarray(snapshot.probe_action, np.float64).tolist()
     partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        file.write(json.dumps(header).encode() + b"\n" + snapshot.data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(json.dumps(header).encode() + b"\n" + snapshot.data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot write the policy: {error.strerror}") from error
 
 
 def load_policy(path: Path) -> PolicySnapshot:
@@ -45,12 +49,13 @@ def load_policy(path: Path) -> PolicySnapshot:
         images = {
             name: np.frombuffer(bytes.fromhex(image["hex"]), np.uint8).reshape(image["shape"])
             for name, image in header["probe_images"].items()}
+        values: dict[str, Any] = {name: str(header[name]) for name in _TEXTS}
+        values |= {name: kind(header[name]) for name, kind in _NUMBERS.items()}
         return PolicySnapshot(
-            **{name: str(header[name]) for name in _TEXTS},
-            **{name: kind(header[name]) for name, kind in _NUMBERS.items()},
+            **values,
             probe=Observation(np.asarray(header["probe_state"], np.float32), images),
             probe_action=np.asarray(header["probe_action"], np.float32), data=data)
     except OSError as error:
         raise DataError(f"{path}: cannot read the policy: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise DataError(f"{path}: not a policy file of this package, or damaged: {error}") from error

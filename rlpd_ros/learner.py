@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rlpd_ros.data.episodes import TransitionAssembler, validate
+from rlpd_ros.data.intake import Intake
+from rlpd_ros.data.ledger import Account
 from rlpd_ros.data.replay_buffer import ReplayBuffer, symmetric_batches
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.agent import Agent
@@ -20,13 +21,16 @@ from rlpd_ros.types import (
     EpisodeSummary,
     Observation,
     PolicySnapshot,
-    Source,
     SpaceSpec,
     TransitionRecord,
 )
 
 ALIVE = 3.0  # s after which an actor that says nothing is not counted any more
 UNLIMITED = 2**63 - 1
+REMEDY = ("Training has stopped and the last policy stays out; look for huge observations or rewards, or lower the "
+          "learning rates")
+PUBLISHED = 20  # newest policies that are remembered, besides those that actors act on
+STORE_WARNING = 10.0  # s between two warnings that nothing can be stored
 
 
 class LearnerOutputs(Protocol):
@@ -35,37 +39,15 @@ class LearnerOutputs(Protocol):
     def publish_policy(self, snapshot: PolicySnapshot) -> None: ...
     def acknowledge(self, ack: Acknowledgement) -> None: ...
     def store(self, record: TransitionRecord) -> None: ...  # in the log of transitions
-    def flush(self) -> None: ...  # returns when everything stored survives the death of this process
-    def save(self, agent: Agent, metadata: dict[str, Any]) -> None: ...
+    def flush(self) -> None: ...  # returns when all that was stored survives the death of this process, or DataError
+    def save(self, agent: Agent, metadata: dict[str, Any]) -> None: ...  # or DataError
     def measure(self, table: str, step: int, values: Mapping[str, Any]) -> None: ...
     def say(self, text: str) -> None: ...
     def warn(self, text: str) -> None: ...
 
 
-class Ledger:
-    """How far each session's sequence is stored without a gap. Only the next one in order is ever taken.
-
-    A sender that hears no receipt sends again from the last one acknowledged, in order, so taking nothing out of order
-    loses nothing, and episodes reach the buffers whole.
-    """
-
-    MAX_SESSIONS = 10_000  # bounds the memory that a stranger can claim
-
-    def __init__(self) -> None:
-        self.stored: dict[str, int] = {}
-
-    def offset(self, session: str, sequence: int) -> int:
-        """Return 0 for the next one in order, < 0 for a duplicate, > 0 for the number that is missing before it."""
-        if session not in self.stored and len(self.stored) >= self.MAX_SESSIONS:
-            raise DataError(f"session {session}: more than {self.MAX_SESSIONS} sessions in one run; start a new run")
-        return sequence - self.stored.get(session, 0) - 1
-
-    def advance(self, session: str) -> None:
-        self.stored[session] = self.stored.get(session, 0) + 1
-
-
 class Learner:
-    """Train on what ``receive`` and ``receive_demonstration`` bring, and publish through ``out``.
+    """Train on what comes through ``intake``, and publish through ``out``.
 
     The owner calls ``train`` as often as it can and ``service`` after each round of incoming messages. ``clock``
     returns seconds, monotonic; ``wall_ns`` nanoseconds. ``run`` names the run in the status.
@@ -87,128 +69,53 @@ class Learner:
 
         self.online = ReplayBuffer(spec, config.replay_buffer_capacity)
         self.demos = ReplayBuffer(spec, config.demo_buffer_capacity)
-        self._assembler = TransitionAssembler()
-        self._ledger = Ledger()
-        self._rejections: dict[str, tuple[int, str]] = {}
-        self._duplicates: dict[str, int] = {}
-        self._to_acknowledge: set[str] = set()
+        self.intake = Intake(spec, self.online, self.demos, self.report, out.store, out.warn, clock)
         self._actors: dict[str, tuple[ActorReport, float]] = {}  # the last report of each, and when it came
-        self._demo_sessions: dict[str, int] = {}  # expected transitions by manifest session
 
         self._info: Mapping[str, Any] = {}
-        self._published: dict[int, PolicySnapshot] = {}  # the newest few, by version
-        self._previous_data = b""
-        self._data_at: float | None = None
+        self._published: dict[int, PolicySnapshot] = {}  # by version
         self._began = clock()
         self._life = 0.0  # s that earlier lives of this run trained
         self._rate_mark = (clock(), 0, 0)
-        self._demo_error = ""
+        self._store_error = ""  # why nothing is acknowledged at the moment
+        self._warned_at = -STORE_WARNING
 
     # What comes in
 
-    def receive(self, record: TransitionRecord) -> None:
-        """Take one transition of an actor: check it, store it, or count why not."""
-        if self._admit(record):
-            self._out.store(record)
-            self._take(record)
-            self._data_at = self._clock()
-
-    def receive_demonstration(self, record: TransitionRecord) -> None:
-        """Take one transition of a demonstration. Demonstrations are not logged: they are in their bag."""
-        if self._admit(record):
-            self._insert(record, (self.demos,))
-
-    def restore(self, record: TransitionRecord) -> None:
-        """Take one transition out of the log of an earlier life of this run."""
-        self._ledger.stored[record.session] = record.sequence
-        self._take(record)
-
-    def _take(self, record: TransitionRecord) -> None:
-        self.report.env_steps += 1
-        self.report.reward_seen = max(self.report.reward_seen, record.reward)
-        # What a person did is a demonstration as well (HIL-SERL, section III).
-        person = record.source is Source.INTERVENTION
-        self._insert(record, (self.online, self.demos) if person else (self.online,))
-
-    def _insert(self, record: TransitionRecord, buffers: tuple[ReplayBuffer, ...]) -> None:
-        for transition in self._assembler.add(record):
-            for buffer in buffers:
-                buffer.insert(transition)
-
-    def _admit(self, record: TransitionRecord) -> bool:
-        report = self.report
-        report.transitions_received += 1
-        self._to_acknowledge.add(record.session)
-        try:
-            missing = self._ledger.offset(record.session, record.sequence)
-            if missing < 0:
-                report.transitions_duplicate += 1
-                self._duplicates[record.session] = self._duplicates.get(record.session, 0) + 1
-                return False
-            if missing > 0:
-                report.gaps += 1  # the sender repeats from the last receipt on
-                return False
-            validate(record, self.spec)
-        except DataError as error:
-            self._reject(record, str(error))
-            return False
-        self._ledger.advance(record.session)
-        report.transitions_stored += 1
-        return True
-
-    def _reject(self, record: TransitionRecord, why: str) -> None:
-        self._count_rejection(record.session, f"transition {record.sequence}: {why}")
-        if record.space_fingerprint == self.spec.fingerprint:
-            # It will not get better by being sent again, and must not hold up what follows. One of another space
-            # stays with its sender: the fault may be on this side.
-            self._ledger.advance(record.session)
-
-    def _count_rejection(self, session: str, why: str) -> None:
-        self.report.transitions_rejected += 1
-        if session not in self._rejections and len(self._rejections) >= Ledger.MAX_SESSIONS:
-            return
-        count = self._rejections.get(session, (0, ""))[0] + 1
-        self._rejections[session] = (count, why)
-        if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
-            self._out.warn(f"refused from {session} (refusal {count}): {why}")
-
-    def refuse(self, session: str, error: DataError) -> None:
-        """Count a message that could not even be read as a transition."""
-        self.report.transitions_received += 1
-        self._count_rejection(session, str(error))
-
-    def expect_demonstrations(self, session: str, total: int, error: str = "") -> None:
-        """Take the demo loader's count of what it will send under ``session``, or why it cannot send any."""
-        if error:
-            self._demo_error = error
-        elif self._demo_sessions.get(session) != total:
-            self._demo_sessions[session] = total
-            self._to_acknowledge.add(session)
-
     def hear(self, actor: ActorReport) -> None:
         """Take an actor's status; the first one of a session is answered with a receipt, and so with a budget."""
-        if actor.session not in self._actors:
-            self._to_acknowledge.add(actor.session)
+        now = self._clock()
         before = self._actors.get(actor.session)
+        if before is None:
+            self.intake.to_acknowledge.add(actor.session)
+            self._actors = {session: heard for session, heard in self._actors.items() if now - heard[1] < ALIVE}
         if before is None or before[0].applied_version != actor.applied_version:
             self._out.measure("policies", self.report.env_steps, {
                 "version": actor.applied_version, "gradient_step": actor.applied_gradient_step,
                 "actor": actor.session, "age_ms": 1e3 * actor.policy_age})
-        self._actors[actor.session] = (actor, self._clock())
+        self._actors[actor.session] = (actor, now)
 
     def finish_episode(self, episode: EpisodeSummary) -> None:
         """Take note of a finished episode; finish training when an evaluation reaches the target."""
         self._out.measure("episodes", self.report.env_steps, vars(episode) | {"env_steps": self.report.env_steps})
-        if not episode.evaluation_done or self.report.state == LearnerState.FINISHED:
+        if not episode.evaluation_done or self._ended:
             return
-        rate = episode.evaluation_successes / episode.evaluation_episodes
-        self.report.success_rate, self.report.evaluation_episodes = rate, episode.evaluation_episodes
-        self._out.say(f"evaluation {episode.evaluation_id} of version {episode.policy_version}: "
-                      f"{episode.evaluation_successes} of {episode.evaluation_episodes} greedy episodes successful "
-                      f"after {self.report.env_steps} environment steps")
-        if episode.evaluation_episodes >= self.config.eval_episodes and rate >= self.config.success_target:
-            self.finish(f"success rate {rate:.0%} in {episode.evaluation_episodes} greedy episodes",
-                        episode.policy_version)
+        successes, episodes, version = (
+            episode.evaluation_successes, episode.evaluation_episodes, episode.policy_version)
+        if not 0 <= successes <= episodes or episodes == 0:
+            self._out.warn(f"evaluation of {episode.session} ignored: {successes} successes in {episodes} episodes")
+            return
+        rate = successes / episodes
+        self.report.success_rate, self.report.evaluation_episodes = rate, episodes
+        self._out.say(f"evaluation {episode.evaluation_id} of version {version}: {successes} of {episodes} greedy "
+                      f"episodes successful after {self.report.env_steps} environment steps")
+        if episodes < self.config.eval_episodes or rate < self.config.success_target:
+            return
+        if version in self._published:
+            self.finish(f"success rate {rate:.0%} in {episodes} greedy episodes", version)
+        else:
+            self._out.warn(f"version {version} is good enough, but it is of an earlier life of the learner and not "
+                           "here any more: going on")
 
     # Training
 
@@ -217,6 +124,7 @@ class Learner:
 
         The step is dispatched, not awaited: the caller can receive messages while it is computed.
         """
+        self._end_at_limit()
         self.report.state, self.report.text = self._describe()
         if self.report.state != LearnerState.TRAINING:
             return False
@@ -226,18 +134,27 @@ class Learner:
         self.agent, self._info = self.agent.update(batch, self._demonstrations_per_batch())
         report.gradient_step += 1
         if self.spec.lockstep:
-            self._to_acknowledge.update(self._live_actors())  # the budget has grown
+            self.intake.to_acknowledge.update(self._live_actors())  # the budget has grown
         if report.gradient_step % config.steps_per_update == 0:
             self.publish()
         if report.gradient_step % config.log_period == 0:
             self._log()
         if report.gradient_step % config.checkpoint_period == 0:
             self.save()
+        return True
+
+    def _end_at_limit(self) -> None:
+        config, report = self.config, self.report
+        if self._ended:
+            return
         if report.gradient_step >= config.max_steps:
             self.finish(f"max_steps {config.max_steps} reached")
         elif config.max_env_steps and report.env_steps >= config.max_env_steps:
             self.finish(f"max_env_steps {config.max_env_steps} reached")
-        return True
+
+    @property
+    def _ended(self) -> bool:
+        return self.report.state in (LearnerState.FINISHED, LearnerState.FAILED)
 
     def _demonstrations_per_batch(self) -> int:
         """Return how many of the last rows of a mini-batch are demonstrations (see ``symmetric_batches``)."""
@@ -248,42 +165,37 @@ class Learner:
             value.block_until_ready()
 
     def _describe(self) -> tuple[LearnerState, str]:
+        if self._ended:
+            return LearnerState(self.report.state), self.report.text
+        state, text = self._stage()
+        if self._store_error:
+            text = f"transitions cannot be stored, and so are not acknowledged: {self._store_error}"
+        return state, text
+
+    def _stage(self) -> tuple[LearnerState, str]:
         config, report = self.config, self.report
-        if report.state in (LearnerState.FINISHED, LearnerState.FAILED):
-            return LearnerState(report.state), report.text
-        if config.require_demonstrations:
-            if self._demo_error and not self._demo_sessions:
-                return LearnerState.WAITING_FOR_DEMONSTRATIONS, f"the demo loader found a fault: {self._demo_error}"
-            if not self._demo_sessions:
-                return LearnerState.WAITING_FOR_DEMONSTRATIONS, (
-                    "no manifest from a demo loader yet: start it with demo_path, or set require_demonstrations false")
-            stored, expected = self._demos_received(), sum(self._demo_sessions.values())
-            if stored != expected:
-                return LearnerState.WAITING_FOR_DEMONSTRATIONS, (
-                    f"received {stored} of {expected} demonstration transitions")
-            if len(self.demos) == 0:
-                return LearnerState.WAITING_FOR_DEMONSTRATIONS, "the demonstrations hold no complete transition"
+        lacking = self.intake.lacking_demonstrations() if config.require_demonstrations else ""
+        if lacking:
+            return LearnerState.WAITING_FOR_DEMONSTRATIONS, lacking
         if len(self.online) < config.training_starts:
             return LearnerState.FILLING, f"filling the online buffer: {len(self.online)} of {config.training_starts}"
         if self.spec.lockstep and report.gradient_step >= report.env_steps - config.training_starts:
             return LearnerState.WAITING_FOR_DATA, "every stored transition has been trained on: waiting for more"
         return LearnerState.TRAINING, f"training: gradient step {report.gradient_step}"
 
-    def _demos_received(self) -> int:
-        return sum(self._ledger.stored.get(session, 0) for session in self._demo_sessions)
-
     def publish(self) -> None:
         """Publish the current policy under the next version, unless training has gone wrong."""
         if not self._is_healthy():
             return
-        report = self.report
+        report, before = self.report, self._published.get(self.report.version)
         snapshot = make_snapshot(self._policy, self.agent.actor.params, self.spec, self._probe(), session=self.session,
                                  version=report.version + 1, gradient_step=report.gradient_step,
-                                 previous=self._previous_data, stamp=self._wall_ns())
-        self._previous_data = snapshot.data
-        self._published[snapshot.version] = snapshot
-        self._published.pop(snapshot.version - 20, None)
+                                 previous=before.data if before else b"", stamp=self._wall_ns())
+        if not np.isfinite(snapshot.probe_action).all():
+            self.fail(f"the policy's action is not finite at gradient step {report.gradient_step}. {REMEDY}")
+            return
         report.version, report.parameter_change = snapshot.version, snapshot.change
+        self._remember(snapshot)
         self._out.publish_policy(snapshot)
         line = (f"version {snapshot.version}, learner step {snapshot.gradient_step}, checksum {snapshot.checksum}, "
                 f"change {snapshot.change:.4g}")
@@ -291,6 +203,13 @@ class Learner:
         self._out.measure("policies", report.env_steps, {
             "version": snapshot.version, "gradient_step": snapshot.gradient_step, "checksum": snapshot.checksum,
             "change": snapshot.change, "bytes": len(snapshot.data)})
+
+    def _remember(self, snapshot: PolicySnapshot) -> None:
+        """Keep the newest policies, and those in use: one of them may turn out to be the one that is wanted."""
+        used = {actor.applied_version for actor in self._live_actors().values()}
+        self._published = {version: earlier for version, earlier in self._published.items()
+                           if version > snapshot.version - PUBLISHED or version in used}
+        self._published[snapshot.version] = snapshot
 
     def _probe(self) -> Observation:
         """Return an observation to prove the policy on: a recent one, or zeros while there is none."""
@@ -301,16 +220,22 @@ class Learner:
                            {f.name: np.zeros(f.shape, np.uint8) for f in self.spec.image_fields})
 
     def save(self) -> None:
-        """Write a checkpoint of everything that the log and the demonstrations do not hold."""
+        """Write a checkpoint of everything that the log and the demonstrations do not hold, unless it is spoilt."""
+        if not self._published or not self._is_healthy():  # nothing published: stopped before anything began
+            return
         report = self.report
-        self._out.save(self.agent, {
+        metadata = {
             "gradient_step": report.gradient_step, "version": report.version, "env_steps": report.env_steps,
-            "wall_s": self.wall_s, "space_fingerprint": self.spec.fingerprint, "network_fingerprint": self._policy.fingerprint,
-            "success_rate": report.success_rate, "evaluation_episodes": report.evaluation_episodes,
-            "sampling": self._rng.bit_generator.state})
+            "wall_s": self.wall_s, "space_fingerprint": self.spec.fingerprint,
+            "network_fingerprint": self._policy.fingerprint, "success_rate": report.success_rate,
+            "evaluation_episodes": report.evaluation_episodes, "sampling": self._rng.bit_generator.state}
+        try:
+            self._out.save(self.agent, metadata)
+        except DataError as error:
+            self._out.warn(f"going on without this checkpoint: {error}")
 
     def resume(self, agent: Agent, metadata: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint; the log's transitions come through ``restore``."""
+        """Go on from a checkpoint; the log's transitions come through ``intake.restore``."""
         self.agent = agent
         report = self.report
         report.gradient_step, report.version = metadata["gradient_step"], metadata["version"]
@@ -332,14 +257,16 @@ class Learner:
 
     def finish(self, why: str, version: int = 0) -> None:
         """End training: publish and save what was learned, keep ``version`` (0: the newest) as the run's policy."""
-        if version not in self._published:
+        if self.newest.gradient_step < self.report.gradient_step:
             self.publish()
-            version = self.report.version
-        self._log()
+        if not self._is_healthy():
+            return
+        if self._rate_mark[1] < self.report.gradient_step:
+            self._log()
         self.save()
         self.report.state, self.report.text = LearnerState.FINISHED, why
-        self.result = self._published[version]
-        self._out.say(f"finished: {why}; kept version {version}")
+        self.result = self._published[version or self.report.version]
+        self._out.say(f"finished: {why}; kept version {self.result.version}")
 
     def fail(self, why: str) -> None:
         """Stop training for good and say why in the status."""
@@ -348,10 +275,11 @@ class Learner:
 
     def _is_healthy(self) -> bool:
         """Fail, for good, if the last step's losses are not finite: such a network must not reach an arm."""
+        if self.report.state == LearnerState.FAILED:
+            return False
         bad = [name for name, value in self._info.items() if not np.isfinite(float(value))]
         if bad:
-            self.fail(f"not finite at gradient step {self.report.gradient_step}: {', '.join(bad)}. Training has stopped "
-                      "and the last policy stays out; look for huge observations or rewards, or lower the learning rates")
+            self.fail(f"not finite at gradient step {self.report.gradient_step}: {', '.join(bad)}. {REMEDY}")
         return not bad
 
     def _log(self) -> None:
@@ -369,7 +297,8 @@ class Learner:
             report.utd_measured = report.utd_set * (steps - steps_then) / (env_steps - env_steps_then)
         self._out.measure("learner", report.env_steps, {
             "time_s": self.wall_s, "gradient_step": steps, "env_steps": env_steps,
-            "version": report.version, "updates_per_second": report.updates_per_second, "utd_measured": report.utd_measured,
+            "version": report.version, "updates_per_second": report.updates_per_second,
+            "utd_measured": report.utd_measured,
             "online_buffer_size": len(self.online), "demo_buffer_size": len(self.demos),
             "parameter_change": report.parameter_change, **info})
         self._out.say(f"step {steps}: online buffer size: {len(self.online)}, demo buffer size: {len(self.demos)}, "
@@ -379,26 +308,43 @@ class Learner:
     # What goes out
 
     def service(self) -> None:
-        """Make what came in durable, then acknowledge it."""
-        if not self._to_acknowledge:
+        """Make what came in durable, then acknowledge it; what cannot be made durable is not acknowledged."""
+        if not self.intake.to_acknowledge or not self._flush():
             return
-        self._out.flush()
-        for session in self._to_acknowledge:
-            rejected, text = self._rejections.get(session, (0, ""))
-            stored = self._ledger.stored.get(session, 0)
+        for session in self.intake.to_acknowledge:
+            account = self.intake.ledger[session]
             self._out.acknowledge(Acknowledgement(
-                session=session, learner_session=self.session, sequence=stored, budget=stored + self._budget(session),
-                stored=stored - rejected, duplicates=self._duplicates.get(session, 0), rejected=rejected, text=text))
-        self._to_acknowledge.clear()
+                session=session, learner_session=self.session, sequence=account.sequence,
+                budget=account.sequence + self._budget(account), stored=account.stored,
+                duplicates=account.duplicates, rejected=account.rejected, text=account.text))
+        self.intake.to_acknowledge.clear()
 
-    def _budget(self, session: str) -> int:
-        """Return how many training steps ``session`` may take from here, so that training keeps up (lockstep)."""
+    def _flush(self) -> bool:
+        try:
+            self._out.flush()
+        except DataError as error:
+            self._store_error = str(error)
+            if self._clock() - self._warned_at >= STORE_WARNING:
+                self._warned_at = self._clock()
+                self._out.warn(f"{error}. Nothing is acknowledged until it can be: actors keep their transitions")
+            return False
+        if self._store_error:
+            self._store_error = ""
+            self._out.say("transitions can be stored again: nothing was lost")
+        return True
+
+    def _budget(self, account: Account) -> int:
+        """Return how many training steps a session may take from here, so that training keeps up (lockstep)."""
         if not self.spec.lockstep:
-            return UNLIMITED - self._ledger.stored.get(session, 0)
-        report = self.report
-        report.env_step_budget = self.config.training_starts + report.gradient_step + self.config.steps_ahead
+            return UNLIMITED - account.sequence
+        config, report, online = self.config, self.report, len(self.online)
+        starts_at = config.training_starts
+        if online < starts_at:  # steps that became no transition, such as one before a gap, are made up for
+            starts_at += report.env_steps - online
+        report.env_step_budget = starts_at + report.gradient_step + config.steps_ahead
+        remaining = max(0, report.env_step_budget - report.env_steps)
         share = max(1, len(self._live_actors()))
-        return max(0, report.env_step_budget - report.env_steps) // share
+        return -(-remaining // share)  # rounded up: nobody waits for ever for a share of less than one
 
     def _live_actors(self) -> dict[str, ActorReport]:
         now = self._clock()
@@ -412,9 +358,10 @@ class Learner:
     def status(self) -> LearnerReport:
         """Bring the report up to date and return it."""
         report = self.report
-        self._to_acknowledge.update(self._live_actors())  # a receipt that got lost is repeated
+        self.intake.to_acknowledge.update(self._live_actors())  # a receipt that got lost is repeated
         report.state, report.text = self._describe()
         report.online_buffer_size, report.demo_buffer_size = len(self.online), len(self.demos)
-        report.demo_expected = sum(self._demo_sessions.values())
-        report.data_age = self._clock() - self._data_at if self._data_at is not None else -1.0
+        report.demo_expected = self.intake.demonstrations_expected
+        received_at = self.intake.received_at
+        report.data_age = -1.0 if received_at is None else self._clock() - received_at
         return report

@@ -55,7 +55,11 @@ class ActorNode(Node):
     # In
 
     def _on_space(self, message) -> None:
-        spec = messages.to_space_spec(message)
+        try:
+            spec = messages.to_space_spec(message)
+        except DataError as error:
+            self.warn(f"refused: {error}")
+            return
         if self._actor is not None:
             if self._actor.spec.fingerprint == spec.fingerprint:
                 return
@@ -63,6 +67,7 @@ class ActorNode(Node):
             self.warn(f"the arm driver's space has changed: {differences}. Starting over with the new one")
             self._session = new_session("actor")
         policy = Policy(spec, self._policy_config)
+        policy.compile()  # now, so that no control step waits for it
         self._actor = Actor(self._config, policy, spec, self, self._session, time.monotonic, wall_ns)
         self.say(f"space {spec.fingerprint} of {spec.robot}, network {policy.fingerprint}: waiting for a policy")
         if self._early_policy is not None:
@@ -70,6 +75,8 @@ class ActorNode(Node):
         self._publish_status()
 
     def _on_observation(self, message) -> None:
+        if message.step == 0:
+            self._reset_call = None  # whether or not the arm that was asked still lives: an episode has begun
         if self._actor is not None:
             try:
                 self._actor.observe(messages.to_time_step(message, self._actor.spec))
@@ -93,7 +100,10 @@ class ActorNode(Node):
 
     def _on_intervention(self, message) -> None:
         if self._actor is not None:
-            self._actor.intervene(messages.to_action(message).action)
+            try:
+                self._actor.intervene(messages.to_action(message).action)
+            except DataError as error:
+                self.warn(f"intervention refused: {error}")
 
     def _on_tick(self) -> None:
         if self._actor is not None:

@@ -63,7 +63,11 @@ class DemoLoaderNode(Node):
         self._manifest_publisher.publish(messages.from_fields(qos.DEMO_MANIFEST.type, manifest, wall_ns()))
 
     def _on_space(self, message) -> None:
-        spec = messages.to_space_spec(message)
+        try:
+            spec = messages.to_space_spec(message)
+        except DataError as error:
+            self.get_logger().warning(f"refused: {error}")
+            return
         if spec.fingerprint != self._spec.fingerprint:
             differences = "; ".join(spec.difference(self._spec, "the arm has", "the bags have"))
             self._fail(DataError(f"demonstrations of another space: {', '.join(self._manifest.path)}: {differences}"))
@@ -74,6 +78,8 @@ class DemoLoaderNode(Node):
             self._send()
 
     def _send(self) -> None:
+        if self._error is not None:
+            return
         for record in self._outbox.due(time.monotonic()):
             self._transitions.publish(messages.from_transition(record, self._spec))
         if not self._told and not self._outbox.unacknowledged:

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from rlpd_ros.ros import messages, qos
 from rlpd_ros.ros.bags import TransitionLog
 from rlpd_ros.ros.main import run_node, wall_ns
 from rlpd_ros.ros.parameters import declare
-from rlpd_ros.runs import RunDirectory
+from rlpd_ros.runs import RunDirectory, write_atomically
 from rlpd_ros.settings import LearnerConfig, LearnerNodeConfig
 from rlpd_ros.status import ActorReport, LearnerReport, LearnerState
 from rlpd_ros.types import Acknowledgement, EpisodeSummary, PolicySnapshot, SpaceSpec, TransitionRecord, new_session
@@ -35,6 +36,9 @@ LAST_WORDS = 1.0  # s for which the final status stays out before the node ends
 class LearnerNode(Node):
     """Topics in and out of a ``Learner``, which exists once the space is known; files of its run directory."""
 
+    _learner: Learner  # these two from _start on
+    _log: TransitionLog
+
     def __init__(self, **kwargs) -> None:
         super().__init__("learner", **kwargs)
         self._node_config, self._config, self._agent_config, self._policy_config = declare(
@@ -43,9 +47,8 @@ class LearnerNode(Node):
             raise ConfigError("run: expected the folder of the run, found none; `rlpd train` makes one and sets it")
         self._run = RunDirectory.open(self._node_config.run)
         self._session = new_session("learner")
-        self._learner: Learner | None = None
-        self._log: TransitionLog | None = None
-        self._early: list[tuple[Any, Any]] = []  # messages that came before the space, with their callbacks
+        self._started = False
+        self._early: dict[str, tuple[Any, Any]] = {}  # topic -> callback and newest message before the space came
         self._status_at = 0.0
         self._finished_at: float | None = None
         self._checkpoints = CheckpointStore(self._run.checkpoints, self._node_config.checkpoints_kept)
@@ -60,23 +63,27 @@ class LearnerNode(Node):
                 (qos.TRANSITIONS, self._on_transition), (qos.DEMO_TRANSITIONS, self._on_demo_transition),
                 (qos.DEMO_MANIFEST, self._on_manifest), (qos.ACTOR_STATUS, self._on_actor_status),
                 (qos.EPISODE, self._on_episode)):
-            qos.subscription(self, topic, self._once_the_space_is_known(callback))
+            qos.subscription(self, topic, self._once_the_space_is_known(topic.name, callback))
         self.get_logger().info("waiting for space_spec from the arm driver")
 
     # In
 
-    def _once_the_space_is_known(self, callback):
+    def _once_the_space_is_known(self, topic: str, callback):
         def receive(message) -> None:
-            if self._learner is not None:
+            if self._started:
                 callback(message)
-            elif len(self._early) < 100:
-                self._early.append((callback, message))
+            else:  # of statuses and manifests the newest counts; transitions are sent again
+                self._early[topic] = (callback, message)
 
         return receive
 
     def _on_space(self, message) -> None:
-        spec = messages.to_space_spec(message)
-        if self._learner is None:
+        try:
+            spec = messages.to_space_spec(message)
+        except DataError as error:
+            self.warn(f"refused: {error}")
+            return
+        if not self._started:
             self._start(spec)
         elif self._learner.spec.fingerprint != spec.fingerprint:
             differences = "; ".join(self._learner.spec.difference(spec, "this run has", "the arm now has"))
@@ -89,7 +96,7 @@ class LearnerNode(Node):
         learner = Learner(self._config, agent, policy, spec, self, self._session, str(self._run.path), time.monotonic,
                           wall_ns)
         for record in TransitionLog.read(self._run.transitions, spec):
-            learner.restore(record)
+            learner.intake.restore(record)
         restored = self._checkpoints.restore(agent, spec, policy)
         if restored is not None:
             learner.resume(*restored)
@@ -98,25 +105,28 @@ class LearnerNode(Node):
         learner.report.version = max(learner.report.version, self._last_version())
         self._log = TransitionLog(self._run.transitions, spec)
         self._learner = learner
+        self._started = True
         learner.publish()
-        for callback, message in self._early:
-            callback(message)
+        for callback, early in self._early.values():
+            callback(early)
         self._early.clear()
 
     def _on_transition(self, message) -> None:
-        self._take(message, self._learner.receive)
+        self._take(message, self._learner.intake.receive)
 
     def _on_demo_transition(self, message) -> None:
-        self._take(message, self._learner.receive_demonstration)
+        self._take(message, self._learner.intake.receive_demonstration)
 
     def _take(self, message, receive) -> None:
         try:
-            receive(messages.to_transition(message, self._learner.spec))
+            record = messages.to_transition(message, self._learner.spec)
         except DataError as error:
-            self._learner.refuse(message.session, error)
+            self._learner.intake.refuse(message.session, message.sequence, message.space_fingerprint, error)
+        else:
+            receive(record)
 
     def _on_manifest(self, message) -> None:
-        self._learner.expect_demonstrations(message.session, message.total, message.error)
+        self._learner.intake.expect_demonstrations(message.session, message.total, message.error)
 
     def _on_actor_status(self, message) -> None:
         self._learner.hear(messages.to_fields(ActorReport, message))
@@ -128,25 +138,24 @@ class LearnerNode(Node):
 
     def work(self) -> bool:
         """Train, acknowledge, tell; return whether there is more to do at once."""
-        learner = self._learner
         busy = False
-        if learner is not None:
-            busy = learner.train()
-            learner.service()
+        if self._started:
+            busy = self._learner.train()
+            self._learner.service()
         if time.monotonic() - self._status_at >= self._config.status_period:
             self._publish_status()
-        if learner is not None and learner.report.state == LearnerState.FINISHED:
-            self._finish(learner)
+        if self._started and self._learner.report.state == LearnerState.FINISHED:
+            self._finish()
         return busy
 
     def _publish_status(self) -> None:
         self._status_at = time.monotonic()
-        if self._learner is None:
-            report = LearnerReport(self._session, str(self._run.path), text="no space_spec received yet: is the arm "
-                                   "driver running, on the same ROS_DOMAIN_ID and namespace?")
-        else:
+        if self._started:
             report = self._learner.status()
             self._publish_version()
+        else:
+            report = LearnerReport(self._session, str(self._run.path), text="no space_spec received yet: is the arm "
+                                   "driver running, on the same ROS_DOMAIN_ID and namespace?")
         self._status.publish(messages.from_fields(qos.LEARNER_STATUS.type, report, wall_ns()))
 
     def _publish_version(self) -> None:
@@ -157,14 +166,16 @@ class LearnerNode(Node):
     # Out
 
     def publish_policy(self, snapshot: PolicySnapshot) -> None:
-        self._version_file.write_text(f"{snapshot.version}\n")  # first: a version is never given twice
+        with self._or_warn("a restarted learner may give a version again"):
+            write_atomically(self._version_file, f"{snapshot.version}\n")
         self._policies.publish(messages.from_policy_snapshot(snapshot))
 
     def acknowledge(self, ack: Acknowledgement) -> None:
         self._acks.publish(messages.from_fields(qos.TRANSITIONS_ACK.type, ack, wall_ns()))
 
     def store(self, record: TransitionRecord) -> None:
-        self._log.write(record)
+        with contextlib.suppress(DataError):  # it is kept in memory all the same: the next flush says what is wrong
+            self._log.write(record)
 
     def flush(self) -> None:
         self._log.flush()
@@ -174,7 +185,17 @@ class LearnerNode(Node):
         save_policy(self._run.policy, self._learner.newest)
 
     def measure(self, table: str, step: int, values: Mapping[str, Any]) -> None:
-        self._metrics.write(table, step, values)
+        with self._or_warn("metrics are missing"):
+            self._metrics.write(table, step, values)
+
+    @contextlib.contextmanager
+    def _or_warn(self, consequence: str) -> Iterator[None]:
+        """Let learning go on without a file that cannot be written, e.g. because the disk is full."""
+        try:
+            yield
+        except OSError as error:
+            self.get_logger().warning(f"{consequence}: {error.strerror}: {error.filename or self._run.path}",
+                                      throttle_duration_sec=10.0)
 
     def say(self, text: str) -> None:
         self.get_logger().info(text)
@@ -194,17 +215,21 @@ class LearnerNode(Node):
         except (OSError, ValueError):
             return 0
 
-    def _finish(self, learner: Learner) -> None:
+    def _finish(self) -> None:
+        """Leave behind what a run ends with, then stay for a moment to tell. Raises DataError if it cannot."""
         if self._finished_at is None:
             self._finished_at = time.monotonic()
             self._publish_status()
-            save_policy(self._run.policy, learner.result)
-            self._summarise(learner)
-            self.say(f"report: {write_report(self._run)}")
+            try:
+                save_policy(self._run.policy, self._learner.result)
+                self._summarise()
+                self.say(f"report: {write_report(self._run)}")
+            except OSError as error:
+                raise DataError(f"{self._run.path}: cannot write how the run ended: {error.strerror}") from error
         self.finished = time.monotonic() - self._finished_at > LAST_WORDS
 
-    def _summarise(self, learner: Learner) -> None:
-        report = learner.report
+    def _summarise(self) -> None:
+        learner, report = self._learner, self._learner.report
         self._run.write_summary({
             "success_rate": report.success_rate if report.evaluation_episodes else None,
             "eval_episodes": report.evaluation_episodes, "env_steps": report.env_steps,
@@ -212,12 +237,14 @@ class LearnerNode(Node):
             "seed": self._config.seed, "preset": self._node_config.preset, "outcome": report.text})
 
     def close(self) -> None:
-        """Save what a later life needs."""
-        if self._learner is not None and self._learner.report.state not in (LearnerState.FINISHED, LearnerState.FAILED):
-            self._learner.save()
-        if self._log is not None:
-            self._log.close()
-        self._metrics.close()
+        """Save what a later life needs. Raises DataError if the log cannot be completed."""
+        try:
+            if self._started:
+                self._log.close()
+        finally:
+            if self._started and self._learner.report.state != LearnerState.FINISHED:
+                self._learner.save()
+            self._metrics.close()
 
 
 def main() -> int:

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor, TimeoutException
+from rclpy.executors import SingleThreadedExecutor, TimeoutException
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 
 from rlpd_ros.errors import USER_ERROR, RlpdError
 from rlpd_ros.installation import make_known
@@ -24,29 +25,28 @@ def run_node(make: Callable[[], Node]) -> int:
     """Run one node until its ``finished`` attribute is set, or until it is asked to stop; return the exit status.
 
     A node may have a ``work`` method: it is called between callbacks and returns whether there is more to do at once.
-    Its ``close`` method is called at the end, also after Ctrl-C.
+    Its ``close`` method is called at the end, also after Ctrl-C. SIGINT and SIGTERM take effect between two callbacks:
+    no callback, and not the end either, is broken off in the middle.
     """
     _follow_parent()
     make_known()
-    rclpy.init(args=sys.argv)
+    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     try:
         node = make()
-        _spin(node)
+        try:
+            _spin(node)
+        finally:
+            getattr(node, "close", lambda: None)()
         return 0
     except RlpdError as error:
         name = node.get_name() if node else "rlpd_ros"
         print(f"{name}: {error}", file=sys.stderr, flush=True)
         return USER_ERROR
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except KeyboardInterrupt:  # before there was a node
         return 0
-    except Exception:
-        if rclpy.ok():
-            raise
-        return 0  # the context was shut down (SIGTERM) in the middle of a publication
     finally:
         if node is not None:
-            getattr(node, "close", lambda: None)()
             node.destroy_node()
         rclpy.try_shutdown()
 
@@ -63,10 +63,18 @@ DRAIN_TIME = 0.02  # s of callbacks in a row before the node's own work has its 
 
 
 def _spin(node: Node) -> None:
+    asked_to_stop = False
+
+    def stop(*_: object) -> None:
+        nonlocal asked_to_stop
+        asked_to_stop = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     work = getattr(node, "work", lambda: False)
-    while not getattr(node, "finished", False):
+    while not asked_to_stop and not getattr(node, "finished", False):
         busy = work()
         deadline = time.monotonic() + DRAIN_TIME
         timeout = 0.0 if busy else 0.02

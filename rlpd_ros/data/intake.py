@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How transitions get in: each once, in order, checked, into the log and the buffers; and what is still missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rlpd_ros.data.episodes import TransitionAssembler, validate
+from rlpd_ros.data.ledger import Account, Ledger
+from rlpd_ros.data.replay_buffer import ReplayBuffer
+from rlpd_ros.errors import DataError
+from rlpd_ros.status import LearnerReport
+from rlpd_ros.types import Source, SpaceSpec, TransitionRecord
+
+
+class Intake:
+    """Take what actors and demonstrations bring into the buffers ``online`` and ``demos``.
+
+    ``report`` is kept up to date. ``store`` is called with each transition of an actor, ``warn`` with what is wrong.
+    ``to_acknowledge`` collects the sessions that are owed a receipt; ``ledger`` holds what the receipt says.
+    """
+
+    def __init__(self, spec: SpaceSpec, online: ReplayBuffer, demos: ReplayBuffer, report: LearnerReport,
+                 store: Callable[[TransitionRecord], None], warn: Callable[[str], None],
+                 clock: Callable[[], float]) -> None:
+        self.ledger = Ledger()
+        self.to_acknowledge: set[str] = set()
+        self.received_at: float | None = None  # the last new transition of an actor
+        self._spec = spec
+        self._online = online
+        self._demos = demos
+        self._report = report
+        self._store = store
+        self._warn = warn
+        self._clock = clock
+        self._assembler = TransitionAssembler()
+        self._expected: dict[str, int] = {}  # demonstration transitions by session
+        self._demo_error = ""
+
+    # Transitions
+
+    def receive(self, record: TransitionRecord) -> None:
+        """Take one transition of an actor: check it, store it, or count why not."""
+        if self._admit(record):
+            self._store(record)
+            self._take(record)
+            self.received_at = self._clock()
+
+    def receive_demonstration(self, record: TransitionRecord) -> None:
+        """Take one transition of a demonstration. Demonstrations are not logged: they are in their bag."""
+        if self._admit(record):
+            self._insert(record, (self._demos,))
+
+    def restore(self, record: TransitionRecord) -> None:
+        """Take one transition out of the log of an earlier life of this run."""
+        self.ledger.restore(record.session, record.sequence)
+        self._take(record)
+
+    def refuse(self, session: str, sequence: int, space_fingerprint: str, error: DataError) -> None:
+        """Take a message that cannot even be read as a transition."""
+        account = self._next_of(session, sequence)
+        if account is not None:
+            self._reject(account, session, sequence, space_fingerprint, error)
+
+    def _take(self, record: TransitionRecord) -> None:
+        self._report.env_steps += 1
+        self._report.reward_seen = max(self._report.reward_seen, record.reward)
+        # What a person did is a demonstration as well (HIL-SERL, section III).
+        person = record.source is Source.INTERVENTION
+        self._insert(record, (self._online, self._demos) if person else (self._online,))
+
+    def _insert(self, record: TransitionRecord, buffers: tuple[ReplayBuffer, ...]) -> None:
+        for transition in self._assembler.add(record):
+            for buffer in buffers:
+                buffer.insert(transition)
+
+    def _admit(self, record: TransitionRecord) -> bool:
+        account = self._next_of(record.session, record.sequence)
+        if account is None:
+            return False
+        try:
+            validate(record, self._spec)
+        except DataError as error:
+            self._reject(account, record.session, record.sequence, record.space_fingerprint, error)
+            return False
+        account.sequence += 1
+        account.stored += 1
+        self._report.transitions_stored += 1
+        return True
+
+    def _next_of(self, session: str, sequence: int) -> Account | None:
+        """Return the account of a session if ``sequence`` is its next one; count it as what it is otherwise."""
+        report = self._report
+        report.transitions_received += 1
+        try:
+            account = self.ledger.open(session)
+        except DataError as error:
+            report.transitions_rejected += 1
+            self._warn_of_refusal(report.transitions_rejected, str(error))
+            return None
+        self.to_acknowledge.add(session)
+        if sequence <= account.sequence:
+            report.transitions_duplicate += 1
+            account.duplicates += 1
+            return None
+        if sequence > account.sequence + 1:
+            report.gaps += 1  # the sender repeats from the last receipt on
+            return None
+        return account
+
+    def _reject(self, account: Account, session: str, sequence: int, space_fingerprint: str, error: DataError) -> None:
+        self._report.transitions_rejected += 1
+        account.rejected += 1
+        account.text = f"transition {sequence}: {error}"
+        self._warn_of_refusal(account.rejected, f"{session}: {account.text}")
+        if space_fingerprint == self._spec.fingerprint:
+            # It will not get better by being sent again, and must not hold up what follows. One of another space
+            # stays with its sender: the fault may be on this side.
+            account.sequence += 1
+
+    def _warn_of_refusal(self, count: int, text: str) -> None:
+        if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th ...
+            self._warn(f"refused (refusal {count}): {text}")
+
+    # Demonstrations
+
+    def expect_demonstrations(self, session: str, total: int, error: str = "") -> None:
+        """Take the demo loader's count of what it will send under ``session``, or why it cannot send any."""
+        self._demo_error = error
+        if not error:
+            self._expected[session] = total
+            self.to_acknowledge.add(session)
+
+    @property
+    def demonstrations_expected(self) -> int:
+        return sum(self._expected.values())
+
+    def lacking_demonstrations(self) -> str:
+        """Return which demonstrations are still to come, and why; "" if all are here."""
+        accounts = [self.ledger[session] for session in self._expected]
+        stored, expected = sum(account.stored for account in accounts), self.demonstrations_expected
+        if accounts and stored == expected:
+            return "" if len(self._demos) else "the demonstrations hold no complete transition"
+        if self._demo_error:
+            return f"the demo loader found a fault: {self._demo_error}"
+        if not accounts:
+            return "no manifest from a demo loader yet: start it with demo_path, or set require_demonstrations false"
+        refusals = "".join(f"; refused {account.text}" for account in accounts if account.text)
+        return f"received {stored} of {expected} demonstration transitions{refusals}"

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a receiver knows of each sender: how far its transitions are stored without a gap, and what became of others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlpd_ros.data.episodes import MAX_NAME
+from rlpd_ros.errors import DataError
+
+MAX_SESSIONS = 10_000  # bounds the memory that a stranger can claim
+
+
+@dataclass
+class Account:
+    """One session. Nothing up to and including ``sequence`` is missing: it was stored, or refused for good."""
+
+    sequence: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    text: str = ""  # the last refusal
+
+
+class Ledger:
+    """The accounts of all sessions. Only the next transition in order is ever taken.
+
+    A sender that hears no receipt sends again from the last one acknowledged, in order, so taking nothing out of order
+    loses nothing, and episodes reach the buffers whole.
+    """
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, Account] = {}
+
+    def __getitem__(self, session: str) -> Account:
+        """Return the account of a session, an empty one if nothing came from it yet."""
+        return self._accounts.get(session) or Account()
+
+    def open(self, session: str) -> Account:
+        """Return the account of a session, to be changed. Raises DataError if it cannot have one."""
+        if session not in self._accounts:
+            if not 0 < len(session) <= MAX_NAME:
+                raise DataError(f"session: expected a name of 1 to {MAX_NAME} characters, found {len(session)}")
+            if len(self._accounts) >= MAX_SESSIONS:
+                raise DataError(f"session {session}: more than {MAX_SESSIONS} sessions in one run; start a new run")
+            self._accounts[session] = Account()
+        return self._accounts[session]
+
+    def restore(self, session: str, sequence: int) -> None:
+        """Note a transition that an earlier life stored; what it lacks below it had refused."""
+        account = self.open(session)
+        account.sequence = sequence
+        account.stored += 1
