@@ -4,6 +4,9 @@
 USER_ERROR = 2
 """Exit status of a process whose input is wrong: starting it again would not help."""
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
 
 class RlpdError(Exception):
     """One line for the user: what is wrong, what was expected, what was found, what to do."""

@@ -340,7 +340,7 @@ class Learner:
         config, report, online = self.config, self.report, len(self.online)
         starts_at = config.training_starts
         if online < starts_at:  # steps that became no transition, such as one before a gap, are made up for
-            starts_at += report.env_steps - online
+            starts_at += max(0, report.env_steps - online)
         report.env_step_budget = starts_at + report.gradient_step + config.steps_ahead
         remaining = max(0, report.env_step_budget - report.env_steps)
         share = max(1, len(self._live_actors()))

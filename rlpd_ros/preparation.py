@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,11 +16,13 @@ from ament_index_python.packages import get_package_share_directory
 
 from rlpd_ros.config import from_mapping
 from rlpd_ros.errors import ConfigError, DataError
+from rlpd_ros.ros.bags import find_bags, read_demonstrations
 from rlpd_ros.ros.parameters import load_parameter_file, parse_yaml
 from rlpd_ros.runs import RunDirectory
-from rlpd_ros.settings import NODES, ArmConfig, LoaderConfig
+from rlpd_ros.settings import NODES, ArmConfig, LearnerConfig, LoaderConfig
 
 Config = TypeVar("Config")
+NO_DEMONSTRATIONS = ("none",)  # what a user says in place of bags
 
 
 class Configurations:
@@ -50,8 +53,8 @@ class Configurations:
         self._set([node] if dot else list(NODES), name if dot else target, parsed, "--set")
 
     def set_demonstrations(self, paths: tuple[str, ...]) -> None:
-        """Name the bags to load; ("none",): train without demonstrations."""
-        if paths == ("none",):
+        """Name the bags to load, or train without demonstrations."""
+        if paths == NO_DEMONSTRATIONS:
             self._values["learner"]["require_demonstrations"] = False
         else:
             self._values["demo_loader"]["demo_path"] = [os.path.abspath(path) for path in paths]
@@ -79,7 +82,7 @@ class Configurations:
         """Return every parameter of every node, defaults included, in the form of a ROS parameter file."""
         sections = {}
         for node, config_types in NODES.items():
-            values = {}
+            values: dict[str, Any] = {}
             for config_type in config_types:
                 values |= dataclasses.asdict(self.get(node, config_type))
             # ROS cannot tell the type of an empty list; its default is the same.
@@ -117,23 +120,34 @@ def read_configurations(run: RunDirectory) -> Configurations:
     return resolve([run.parameters])
 
 
-def prepare_run(root: str | Path, name: str | None, configurations: Configurations,
-                demos: tuple[str, ...], nodes: tuple[str, ...] = ()) -> tuple[RunDirectory, tuple[str, ...]]:
+def prepare_run(root: str | Path, name: str | None, configurations: Configurations, demos: tuple[str, ...],
+                nodes: tuple[str, ...] = (), say: Callable[[str], None] = lambda text: None
+                ) -> tuple[RunDirectory, tuple[str, ...]]:
     """Make the run directory with its resolved parameters, and demonstrations if none are given.
 
-    ``nodes``: those to start on this machine (empty: all); only one with the demo loader needs demonstrations. Returns the run and the bags to load. Raises ConfigError if the run exists or there is no way to demonstrations.
+    ``nodes``: those to start on this machine (empty: all); only one with the demo loader needs demonstrations. Returns
+    the run and the bags to load. Raises ConfigError or DataError, and leaves nothing behind, if the run exists or there
+    is something wrong with the demonstrations, or no way to them.
     """
-    for path in demos:
-        if path != "none" and not os.path.exists(path):
-            raise ConfigError(f"demonstrations: expected a rosbag2 bag or a folder of bags, found nothing at {path}")
+    unknown = [node for node in nodes if node not in NODES]
+    if unknown:
+        raise ConfigError(f"nodes: expected some of {', '.join(NODES)}, found {', '.join(unknown)}")
+    demos = demos or _configured_demonstrations(configurations)
+    if demos and demos != NO_DEMONSTRATIONS:
+        read_demonstrations(demos)  # to know now what is wrong with them
     run = RunDirectory.create(root, name or RunDirectory.fresh_name(root))
-    if not demos and (not nodes or "demo_loader" in nodes):
-        from rlpd_ros.record import record_demonstrations
+    try:
+        if not demos and (not nodes or "demo_loader" in nodes):
+            from rlpd_ros.record import EPISODES, record_demonstrations
 
-        record_demonstrations(configurations.get("arm_driver", ArmConfig), run.demos)
-        demos = (str(run.demos),)
-    configurations.set_demonstrations(demos)
-    run.write_parameters(configurations.as_parameter_file())
+            say(f"recording {EPISODES} demonstrations with the arm's scripted expert")
+            record_demonstrations(configurations.get("arm_driver", ArmConfig), run.demos)
+            demos = (str(run.demos),)
+        configurations.set_demonstrations(demos)
+        run.write_parameters(configurations.as_parameter_file())
+    except BaseException:
+        shutil.rmtree(run.path)
+        raise
     return run, demos
 
 
@@ -144,5 +158,14 @@ def resume_run(path: str | Path, demos: tuple[str, ...] = (),
     configurations = read_configurations(run)
     for text in overrides:
         configurations.add_override(text)
+    demos = demos or _configured_demonstrations(configurations)
+    if demos and demos != NO_DEMONSTRATIONS:
+        find_bags(demos)
     run.write_parameters(configurations.as_parameter_file())
-    return run, demos or tuple(configurations.get("demo_loader", LoaderConfig).demo_path)
+    return run, demos
+
+
+def _configured_demonstrations(configurations: Configurations) -> tuple[str, ...]:
+    demos = tuple(configurations.get("demo_loader", LoaderConfig).demo_path)
+    required = configurations.get("learner", LearnerConfig).require_demonstrations
+    return demos or (() if required else NO_DEMONSTRATIONS)

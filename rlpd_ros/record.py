@@ -26,6 +26,8 @@ def record_demonstrations(configuration: ArmConfig, bag: Path, episodes: int = E
     ``tell`` is called with the number done so far. Raises ConfigError if the bag exists, the arm has no expert or the
     expert keeps failing.
     """
+    if episodes < 1:
+        raise ConfigError(f"episodes: expected at least 1, found {episodes}")
     if bag.exists():
         raise ConfigError(f"{bag} exists already and is not overwritten; choose another name")
     arm = make_arm(configuration)

@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rlpd_ros.errors import USER_ERROR, RlpdError
+from rlpd_ros.errors import INTERRUPTED, USER_ERROR, RlpdError
 from rlpd_ros.installation import make_known
 
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rlpd {options.command}: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:

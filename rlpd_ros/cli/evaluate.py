@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
 
 from rlpd_ros.arm.factory import make_arm
+from rlpd_ros.errors import ConfigError
 from rlpd_ros.exported_policy import load_policy
 from rlpd_ros.metrics import wilson_interval
 from rlpd_ros.preparation import read_configurations
@@ -19,26 +19,30 @@ from rlpd_ros.settings import ArmConfig, PolicyConfig
 
 def main(options: argparse.Namespace) -> int:
     """Print the success rate with its 95 % confidence interval."""
+    if options.episodes < 1:
+        raise ConfigError(f"episodes: expected at least 1, found {options.episodes}")
     run = RunDirectory.open(options.run)
     configurations = read_configurations(run)
+    configurations.add_override(f"arm_driver.seed={options.seed}")
     snapshot = load_policy(run.policy)
-    arm = make_arm(replace(configurations.get("arm_driver", ArmConfig), seed=options.seed))
-    policy = Policy(arm.spec, configurations.get("actor", PolicyConfig))
-    params, _ = verify(snapshot, policy, arm.spec)
-
-    successes, returns, steps = 0, [], 0
-    for episode in range(options.episodes):
-        observation, done, episode_return = arm.reset(), False, 0.0
-        while not done:
-            result = arm.step(policy.mode(params, observation))
-            observation, done = result.observation, result.terminated or result.truncated
-            episode_return += result.reward
-            steps += 1
-        successes += result.success
-        returns.append(episode_return)
-        if not options.json and sys.stdout.isatty():
-            print(f"\r{episode + 1} of {options.episodes}: {successes} successful", end="", flush=True)
-    arm.close()
+    arm = make_arm(configurations.get("arm_driver", ArmConfig))
+    try:
+        policy = Policy(arm.spec, configurations.get("actor", PolicyConfig))
+        params, _ = verify(snapshot, policy, arm.spec)
+        successes, returns, steps = 0, [], 0
+        for episode in range(options.episodes):
+            observation, done, episode_return = arm.reset(), False, 0.0
+            while not done:
+                result = arm.step(policy.mode(params, observation))
+                observation, done = result.observation, result.terminated or result.truncated
+                episode_return += result.reward
+                steps += 1
+            successes += result.success
+            returns.append(episode_return)
+            if not options.json and sys.stdout.isatty():
+                print(f"{episode + 1} of {options.episodes}: {successes} successful", end="\r", flush=True)
+    finally:
+        arm.close()
 
     low, high = wilson_interval(successes, options.episodes)
     figures = {
@@ -49,7 +53,7 @@ def main(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(figures))
     else:
-        print(f"\rsuccess rate {figures['success_rate']:.1%} ({successes} of {options.episodes} greedy episodes; 95 % "
+        print(f"success rate {figures['success_rate']:.1%} ({successes} of {options.episodes} greedy episodes; 95 % "
               f"confidence: {low:.1%} to {high:.1%}), mean return {figures['mean_return']:.3f}, mean length "
               f"{figures['mean_steps']:.1f} steps, policy version {snapshot.version}")
     return 0

@@ -52,7 +52,8 @@ class ProgressDisplay:
                           note="" if learner.state >= LearnerState.FILLING else escape(learner.text))
         if filled == learner.training_starts:
             self._bars.stop_task(self._fill)
-        self._bars.update(self._train, total=learner.max_steps, completed=learner.gradient_step, note=self._note())
+        self._bars.update(self._train, total=learner.max_steps, completed=learner.gradient_step,
+                          note=escape(self._note()))
         if not self.console.is_terminal and time.monotonic() - self._printed_at > LINE_PERIOD:
             self._printed_at = time.monotonic()
             self.echo("rlpd", f"{LearnerState(learner.state).name.lower().replace('_', ' ')}: learner step "

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from rich.progress import track
+from rich.progress import Progress
 
 from rlpd_ros.preparation import resolve
 from rlpd_ros.record import record_demonstrations
@@ -16,9 +17,10 @@ from rlpd_ros.settings import ArmConfig
 def main(options: argparse.Namespace) -> int:
     """Record, and say what was recorded."""
     configurations = resolve(options.config, options.preset, options.overrides, options.seed)
-    bar = iter(track(range(options.episodes), "Recording demonstrations"))
-    next(bar, None)
-    transitions = record_demonstrations(
-        configurations.get("arm_driver", ArmConfig), Path(options.bag), options.episodes, lambda _: next(bar, None))
+    with Progress(disable=not sys.stdout.isatty()) as progress:
+        bar = progress.add_task("Recording demonstrations", total=options.episodes)
+        transitions = record_demonstrations(
+            configurations.get("arm_driver", ArmConfig), Path(options.bag), options.episodes,
+            lambda done: progress.update(bar, completed=done))
     print(f"{options.episodes} demonstrations, {transitions} transitions: {options.bag}")
     return 0

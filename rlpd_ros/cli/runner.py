@@ -28,6 +28,7 @@ STOP_TIMEOUT = 3.0  # s from the first signal to the last resort
 RESPAWN_DELAY = 1.0  # s
 MAX_RESPAWNS = 5  # of one process within RESPAWN_WINDOW: then something is wrong that starting again does not mend
 RESPAWN_WINDOW = 60.0  # s
+MAX_DOMAIN = 232  # the ports of higher ones do not exist
 
 
 @contextlib.contextmanager
@@ -41,13 +42,20 @@ def ros_domain(local: bool = True) -> Iterator[int]:
             os.environ["ROS_LOCALHOST_ONLY"] = "1"
         else:
             os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    if os.environ.get("ROS_DOMAIN_ID"):
-        yield int(os.environ["ROS_DOMAIN_ID"])
+    given = os.environ.get("ROS_DOMAIN_ID")
+    if given:
+        if not given.isdecimal() or int(given) > MAX_DOMAIN:
+            raise ConfigError(f"ROS_DOMAIN_ID: expected a number from 0 to {MAX_DOMAIN}, found {given!r}")
+        yield int(given)
         return
     domains = list(range(1, 102))  # those that are safe on every platform, but for the default one
     random.shuffle(domains)
     for domain in domains:
-        with (Path(tempfile.gettempdir()) / f"rlpd_ros_domain_{domain}.lock").open("a") as lock:
+        try:
+            lock = (Path(tempfile.gettempdir()) / f"rlpd_ros_domain_{domain}.lock").open("a")
+        except OSError:  # another user's
+            continue
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -111,7 +119,8 @@ class Runner:
         assert handle.stdout is not None
         with (self._logs / f"{name}.log").open("a", buffering=1) as log:
             for line in handle.stdout:
-                log.write(line)
+                with contextlib.suppress(OSError):  # a full disk must not block the process that prints
+                    log.write(line)
                 self._echo(name, line.rstrip("\n"))
 
     def poll(self) -> int | None:

@@ -4,27 +4,33 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import time
 from pathlib import Path
 
 from rlpd_ros.cli.progress import ProgressDisplay
 from rlpd_ros.cli.runner import Runner, ros_domain
-from rlpd_ros.errors import ConfigError
-from rlpd_ros.graph import train_graph
+from rlpd_ros.errors import INTERRUPTED, USER_ERROR, ConfigError
+from rlpd_ros.graph import Process, train_graph
 from rlpd_ros.preparation import prepare_run, resolve, resume_run
-from rlpd_ros.runs import RunDirectory
+from rlpd_ros.runs import RunDirectory, write_atomically
+from rlpd_ros.status import LearnerState
 
 
 def main(options: argparse.Namespace) -> int:
     """Prepare the run, start its processes, show their progress until the learner is done or Ctrl-C comes."""
+    _check_namespace(options.namespace)
+    earlier = _parameters_of(options.resume)
     run, demos = _resume(options) if options.resume else _begin(options)
     processes = train_graph(run.path, (str(run.parameters),), demos, tuple(options.nodes), options.namespace)
     with ros_domain(local=not options.across_hosts) as domain, ProgressDisplay() as display:
         display.echo("rlpd", f"run {run.path}, ROS_DOMAIN_ID={domain} (export it in another terminal to look in)")
-        status = _watch(Runner(processes, run.logs, display.echo), options.namespace, display)
-        if status == 0 and run.summary.exists():
+        status = _watch(run, processes, options.namespace, display)
+        if status == USER_ERROR and earlier is not None:
+            write_atomically(run.parameters, earlier)  # what does not work is not what the run goes on with
+        elif status == 0 and run.summary.exists():
             display.echo("rlpd", run.read_summary().outcome)
-        elif status == 130:
+        elif status == INTERRUPTED:
             display.echo("rlpd", f"stopped; go on with: rlpd train --resume {_short(run.path)}")
         if run.report.exists():
             display.echo("rlpd", f"report: {_short(run.report)}")
@@ -33,20 +39,41 @@ def main(options: argparse.Namespace) -> int:
 
 def _begin(options: argparse.Namespace) -> tuple[RunDirectory, tuple[str, ...]]:
     configurations = resolve(options.config, options.preset, options.overrides, options.seed)
-    return prepare_run(options.runs, options.run, configurations, tuple(options.demos), tuple(options.nodes))
+    return prepare_run(options.runs, options.run, configurations, tuple(options.demos), tuple(options.nodes),
+                       lambda text: print(text, flush=True))
 
 
 def _resume(options: argparse.Namespace) -> tuple[RunDirectory, tuple[str, ...]]:
-    if options.config or options.preset or options.seed is not None:
-        raise ConfigError("--resume goes on with the run's own parameters; expected no --config, --preset or --seed, "
-                          "but single changes by --set")
+    if options.config or options.preset or options.run or options.seed is not None:
+        raise ConfigError("--resume goes on with the run's own name and parameters; expected no --run, --config, "
+                          "--preset or --seed, but single changes by --set")
     return resume_run(options.resume, tuple(options.demos), options.overrides)
 
 
-def _watch(runner: Runner, namespace: str, display: ProgressDisplay) -> int:
-    """Return the exit status of the graph; 130 after Ctrl-C."""
+def _parameters_of(path: str | None) -> str | None:
+    try:
+        return RunDirectory(Path(path)).parameters.read_text(encoding="utf-8") if path else None
+    except (OSError, UnicodeDecodeError):
+        return None  # whoever opens the run says what is wrong with it
+
+
+def _check_namespace(namespace: str) -> None:
+    from rclpy.exceptions import InvalidNamespaceException
+    from rclpy.validate_namespace import validate_namespace
+
+    try:
+        validate_namespace(f"/{namespace.strip('/')}")
+    except InvalidNamespaceException as error:
+        raise ConfigError(f"--namespace {namespace}: expected a ROS namespace such as 'left' or 'lab/left': "
+                          f"{' '.join(str(error).split())}") from error
+
+
+def _watch(run: RunDirectory, processes: list[Process], namespace: str, display: ProgressDisplay) -> int:
+    """Return the exit status of the graph; INTERRUPTED after Ctrl-C or SIGTERM."""
     from rlpd_ros.ros.watcher import StatusWatcher  # after the domain is set
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    runner = Runner(processes, run.logs, display.echo)
     try:
         with StatusWatcher(namespace) as watcher:
             while (status := runner.poll()) is None:
@@ -55,11 +82,16 @@ def _watch(runner: Runner, namespace: str, display: ProgressDisplay) -> int:
                     display.show_actor(watcher.actor)
                 if watcher.learner:
                     display.show_learner(watcher.learner)
+                    if watcher.learner.state == LearnerState.FAILED and watcher.learner.run == str(run.path):
+                        display.echo("rlpd", f"learning has failed: {watcher.learner.text}")
+                        return 1
             return status
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     finally:
         began = time.monotonic()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave it half done
         runner.stop()
         display.echo("rlpd", f"everything stopped within {time.monotonic() - began:.1f} s")
 
