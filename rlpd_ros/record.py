@@ -12,7 +12,7 @@ from rlpd_ros.arm.factory import make_arm
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.ros.bags import TransitionLog
 from rlpd_ros.ros.main import wall_ns
-from rlpd_ros.types import Source, TransitionRecord, new_session
+from rlpd_ros.types import Source, TransitionRecord, asked_if_changed, new_session
 
 EPISODES = 20
 EXPERT_NOISE = 0.2  # standard deviation, normalised units: demonstrations that differ teach more
@@ -62,13 +62,15 @@ def _episode(arm: ArmDriver, expert: Expert, session: str, sequence: int, episod
     records: list[TransitionRecord] = []
     while not records or not records[-1].last:
         stamp = wall_ns()
-        result = arm.step(expert(observation))
+        action = expert(observation)
+        result = arm.step(action)
         sequence += 1
         records.append(TransitionRecord(
             session=session, sequence=sequence, episode=episode, step=len(records), observation=observation,
             action=result.executed_action, reward=result.reward, terminated=result.terminated,
             truncated=result.truncated, success=result.success, source=Source.DEMONSTRATION,
             final_observation=result.observation if result.terminated or result.truncated else None,
-            space_fingerprint=arm.spec.fingerprint, stamp=stamp))
+            space_fingerprint=arm.spec.fingerprint, stamp=stamp,
+            asked_action=asked_if_changed(action, result.executed_action)))
         observation = result.observation
     return records

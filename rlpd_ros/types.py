@@ -274,6 +274,7 @@ class TransitionRecord:
     final_observation: Observation | None = None
     space_fingerprint: str = ""
     stamp: int = 0  # ns
+    asked_action: np.ndarray | None = None  # what was asked for, if limits changed it
 
     @property
     def last(self) -> bool:
@@ -331,3 +332,8 @@ def expect_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
     """Raise DataError unless ``array`` has exactly ``shape``."""
     if np.shape(array) != shape:
         raise DataError(f"{name}: expected shape {shape}, found {np.shape(array)}")
+
+
+def asked_if_changed(asked: np.ndarray, executed: np.ndarray) -> np.ndarray | None:
+    """Return the action that was asked for if what was executed differs from it by more than rounding, else None."""
+    return np.asarray(asked, np.float32) if np.max(np.abs(asked - executed)) > 1e-3 else None

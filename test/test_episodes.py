@@ -135,3 +135,19 @@ def with_state(*values) -> Observation:
 def test_bad_records_are_refused_by_name(record, message):
     with pytest.raises(DataError, match=message):
         validate(record, SPEC)
+
+
+def test_a_step_that_limits_changed_teaches_the_executed_and_the_asked_action():
+    asked = np.full(3, 0.9, np.float32)
+    first, executed, wanted, final = feed(TransitionAssembler(), make(1, 0), make(1, 1, asked_action=asked), last(1, 2))
+    assert numbers([executed, wanted]) == [(11, 12), (11, 12)]
+    np.testing.assert_array_equal(executed.action, np.full(3, 0.11, np.float32))
+    np.testing.assert_array_equal(wanted.action, asked)
+    assert (wanted.reward, wanted.mask) == (executed.reward, executed.mask)
+    assert numbers([first, final]) == [(10, 11), (12, 13)]
+
+
+@pytest.mark.parametrize("asked", [[0, 0], [0, 0, 2], [0, 0, np.nan]])
+def test_an_asked_action_must_fit_too(asked):
+    with pytest.raises(DataError, match="asked_action"):
+        validate(make(1, 0, asked_action=np.array(asked, np.float32)), SPEC)

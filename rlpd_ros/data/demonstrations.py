@@ -70,6 +70,7 @@ def digest(records: Iterable[TransitionRecord]) -> str:
         total.update(repr((r.session, r.sequence, r.episode, r.step, r.reward, r.terminated, r.truncated, r.success,
                            int(r.source), r.policy_version, r.space_fingerprint, r.stamp)).encode())
         total.update(r.action.tobytes())
+        total.update(b"" if r.asked_action is None else r.asked_action.tobytes())
         for observation in (r.observation, r.final_observation):
             _update(total, observation)
     return total.hexdigest()[:16]

@@ -33,17 +33,22 @@ class TransitionAssembler:
         return len(self._waiting)
 
     def add(self, record: TransitionRecord) -> list[Transition]:
-        """Take the next record of its session; return the transitions (0, 1 or 2) that it completes."""
-        done = []
+        """Take the next record of its session; return the transitions (0 to 4) that it completes.
+
+        A step whose action the arm's limits changed makes two: the executed action led to what followed, and so did
+        the asked one, since the limits are part of how the arm answers. Without the latter no data would ever contradict
+        what the critics imagine of pressing against a limit, and the policy would come to rest there.
+        """
+        done: list[Transition] = []
         before = self._waiting.pop(record.session, None)
         if before is not None:
             if (before.episode, before.step + 1) == (record.episode, record.step):
-                done.append(_complete(before, record.observation))
+                done += _complete(before, record.observation)
             else:
                 self.incomplete += 1
         if record.last:
             assert record.final_observation is not None  # validate saw to it
-            done.append(_complete(record, record.final_observation))
+            done += _complete(record, record.final_observation)
         else:
             self._waiting[record.session] = record
             if len(self._waiting) > MAX_SESSIONS:
@@ -52,8 +57,10 @@ class TransitionAssembler:
         return done
 
 
-def _complete(record: TransitionRecord, following: Observation) -> Transition:
-    return Transition(record.observation, record.action, record.reward, following, record.terminated, record.source)
+def _complete(record: TransitionRecord, following: Observation) -> list[Transition]:
+    actions = [record.action] if record.asked_action is None else [record.action, record.asked_action]
+    return [Transition(record.observation, action, record.reward, following, record.terminated, record.source)
+            for action in actions]
 
 
 def validate(record: TransitionRecord, spec: SpaceSpec) -> None:
@@ -71,6 +78,10 @@ def validate(record: TransitionRecord, spec: SpaceSpec) -> None:
     expect_shape("action", record.action, (spec.action_size,))
     if not (np.abs(record.action) <= 1.0).all():  # NaN is not <= 1 either
         raise DataError(f"action: expected values from -1 to 1, found {record.action}")
+    if record.asked_action is not None:
+        expect_shape("asked_action", record.asked_action, (spec.action_size,))
+        if not (np.abs(record.asked_action) <= 1.0).all():
+            raise DataError(f"asked_action: expected values from -1 to 1, found {record.asked_action}")
     if not math.isfinite(record.reward):
         raise DataError(f"reward: expected a finite number, found {record.reward}")
     _validate_observation("", record.observation, spec)

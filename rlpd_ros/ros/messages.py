@@ -152,6 +152,8 @@ def from_transition(record: TransitionRecord, spec: SpaceSpec) -> msg.Transition
         policy_version=record.policy_version)
     _set_header(message, record.stamp, spec.frame_id)
     _fill_floats(message.action, record.action)
+    if record.asked_action is not None:
+        _fill_floats(message.asked_action, record.asked_action)
     _fill_observation(message.state, message.images, record.observation, spec)
     if record.final_observation is not None:
         _fill_observation(message.final_state, message.final_images, record.final_observation, spec)
@@ -169,13 +171,15 @@ def to_transition(message: Any, spec: SpaceSpec) -> TransitionRecord:
     final = None
     if len(message.final_state) or len(message.final_images):
         final = _to_observation("final_", message.final_state, message.final_images, spec)
-    action = np.asarray(message.action, np.float32)
+    action, asked = np.asarray(message.action, np.float32), np.asarray(message.asked_action, np.float32)
     _expect_size("action", action, spec.action_size)
+    if asked.size:
+        _expect_size("asked_action", asked, spec.action_size)
     return TransitionRecord(
         message.session, message.sequence, message.episode, message.step,
         _to_observation("", message.state, message.images, spec), action, message.reward, message.terminated,
         message.truncated, message.success, _source(message.source), message.policy_version, final,
-        message.space_fingerprint, _stamp(message))
+        message.space_fingerprint, _stamp(message), asked if asked.size else None)
 
 
 # Policies
