@@ -36,8 +36,8 @@ class TransitionAssembler:
         """Take the next record of its session; return the transitions (0 to 4) that it completes.
 
         A step whose action the arm's limits changed makes two: the executed action led to what followed, and so did
-        the asked one, since the limits are part of how the arm answers. Without the latter no data would ever contradict
-        what the critics imagine of pressing against a limit, and the policy would come to rest there.
+        the asked one, since the limits are part of how the arm answers. Without the latter no data would ever
+        contradict what the critics imagine of pressing against a limit, and the policy would come to rest there.
         """
         done: list[Transition] = []
         before = self._waiting.pop(record.session, None)

@@ -15,10 +15,10 @@ class PolicyConfig:
     """The policy network. Every actor and the learner need the same values: their fingerprint is compared."""
 
     hidden_dims: tuple[int, ...] = parameter((256, 256), "units of each hidden layer", 1, 65536)
-    activation: str = parameter("tanh", "nonlinearity of the hidden layers", choices=ACTIVATIONS)
+    activation: str = parameter("relu", "nonlinearity of the hidden layers", choices=ACTIVATIONS)
     layer_norm: bool = parameter(True, "LayerNorm before each nonlinearity of the policy")
     normalize_observations: bool = parameter(
-        False, "map state elements with finite bounds to [-1, 1], for the critics too; unbounded ones stay in SI units")
+        True, "map state elements with finite bounds to [-1, 1], for the critics too; unbounded ones stay in SI units")
     log_std_min: float = parameter(-11.513, "lowest log standard deviation of the Gaussian before tanh", -30.0, 10.0)
     log_std_max: float = parameter(1.609, "highest log standard deviation of the Gaussian before tanh", -30.0, 10.0)
 
@@ -31,13 +31,13 @@ class AgentConfig:
     num_min_qs: int = parameter(
         2, "critics whose minimum is the target, drawn anew at each critic step; at most num_qs", 1, 100)
     critic_hidden_dims: tuple[int, ...] = parameter((256, 256), "units of each hidden layer of a critic", 1, 65536)
-    critic_activation: str = parameter("tanh", "nonlinearity of the critics", choices=ACTIVATIONS)
+    critic_activation: str = parameter("relu", "nonlinearity of the critics", choices=ACTIVATIONS)
     critic_layer_norm: bool = parameter(True, "LayerNorm before each nonlinearity of the critics")
     utd_ratio: int = parameter(2, "critic steps per update (update-to-data ratio, HIL-SERL's cta_ratio)", 1, 1000)
-    discount: float = parameter(0.97, "discount factor per environment step", 0.0, 1.0)
-    tau: float = parameter(0.005, "share of the critic that goes into the target critic at each critic step", 0.0, 1.0)
-    actor_lr: float = parameter(3e-4, "learning rate of the policy", 0.0, 1.0)
-    critic_lr: float = parameter(3e-4, "learning rate of the critics", 0.0, 1.0)
+    discount: float = parameter(0.95, "discount factor per environment step", 0.0, 1.0)
+    tau: float = parameter(0.01, "share of the critic that goes into the target critic at each critic step", 0.0, 1.0)
+    actor_lr: float = parameter(1e-3, "learning rate of the policy", 0.0, 1.0)
+    critic_lr: float = parameter(1e-3, "learning rate of the critics", 0.0, 1.0)
     temperature_lr: float = parameter(3e-4, "learning rate of the log temperature; 0: a fixed temperature", 0.0, 1.0)
     init_temperature: float = parameter(0.01, "initial weight of the entropy", 1e-8, 1e3)
     target_entropy_per_dim: float = parameter(
