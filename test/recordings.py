@@ -34,7 +34,8 @@ def make_record(spec: SpaceSpec, sequence: int, session: str = "actor-1") -> Tra
     return TransitionRecord(
         session, sequence, episode + 1, step, observe(), rng.uniform(-1, 1, spec.action_size).astype(np.float32),
         float(np.float32(rng.normal())), last, False, last, Source.DEMONSTRATION, 7,
-        observe() if last else None, spec.fingerprint, 1_700_000_000_000_000_000 + sequence * 100_000_000)
+        observe() if last else None, spec.fingerprint, 1_700_000_000_000_000_000 + sequence * 100_000_000,
+        rng.uniform(-1, 1, spec.action_size).astype(np.float32) if sequence % 3 == 0 else None)
 
 
 def make_records(spec: SpaceSpec, count: int, session: str = "actor-1") -> list[TransitionRecord]:

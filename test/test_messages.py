@@ -101,7 +101,8 @@ def test_actions_survive():
 
 @pytest.mark.parametrize("final", [False, True])
 def test_transitions_survive(final):
-    record = transition(terminated=final, final_observation=observe() if final else None)
+    record = transition(terminated=final, final_observation=observe() if final else None,
+                        asked_action=any_floats(3) if final else None)
     expect_equal(messages.to_transition(send(messages.from_transition(record, SPEC)), SPEC), record)
 
 
@@ -223,6 +224,7 @@ def assigned(field: str, value):
     (resized("images", 77), "^images: expected 78 values, found 77"),
     (resized("images", 0), "^images: expected 78 values, found 0"),
     (resized("action", 2), "^action: expected 3 values, found 2"),
+    (resized("asked_action", 2), "^asked_action: expected 3 values, found 2"),
     (resized("final_state", 2), "^final_state: expected 3 values, found 2"),
     (resized("final_state", 0), "^final_state: expected 3 values, found 0"),
     (resized("final_images", 3), "^final_images: expected 78 values, found 3"),
