@@ -10,10 +10,10 @@ import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import deserialize_message, serialize_message
-from rlpd_ros.msg import DemoManifest, EpisodeStats
 
 from rlpd_ros.arm.driver import Telemetry
 from rlpd_ros.errors import DataError
+from rlpd_ros.msg import DemoManifest, EpisodeStats
 from rlpd_ros.ros import messages, qos
 from rlpd_ros.types import (
     Acknowledgement,
