@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import time
@@ -152,7 +153,7 @@ class TransitionLog:
             yield from Bag(Path(path), partial=True).records(spec)
 
     def write(self, record: TransitionRecord) -> None:
-        """Add a record; it is safe after the next ``flush``. It is added even if DataError is raised, as by that."""
+        """Add a record; it is safe after the next ``flush``."""
         stamp = record.stamp or time.time_ns()
         if self._segments and not self._segments[-1].finished and self._segments[-1].full:
             self._segments[-1].finish()
@@ -162,7 +163,8 @@ class TransitionLog:
         segment = self._segments[-1]
         segment.add("/transitions", stamp, serialize_message(messages.from_transition(record, self._spec)))
         if segment.unflushed > UNFLUSHED:
-            self.flush()
+            with contextlib.suppress(DataError):  # the next flush says it
+                self.flush()
 
     def flush(self, sync: bool = False) -> None:
         """Return when all that was written survives the death of this process; with ``sync`` also that of the machine.
