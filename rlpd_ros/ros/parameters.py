@@ -18,6 +18,7 @@ from rclpy.parameter import Parameter
 
 from rlpd_ros.config import Range, from_mapping
 from rlpd_ros.errors import ConfigError
+from rlpd_ros.settings import NODES
 
 MAX_FILE = 1_000_000  # bytes of a parameter file
 QOS_PREFIX = "qos_overrides."  # declared by publishers and subscriptions as they are made
@@ -28,13 +29,15 @@ def declare(node: Node, *config_types: type) -> tuple[Any, ...]:
     """Declare every field of the configurations as a read-only parameter of ``node``; return their values.
 
     Raises ConfigError for a value of the wrong type or out of range, and for a parameter that was given to this node
-    but is none of its own: a misspelt name would otherwise leave the default in force without a word.
+    but is none of this package's: a misspelt name would otherwise leave the default in force without a word. One that
+    another node has is let pass, since a file's wildcard section gives every parameter to all nodes.
     """
     given = {name: parameter.value for name, parameter in node._parameter_overrides.items()}  # no public way to them
     where = node.get_fully_qualified_name()
     fields = {f.name: f for config_type in config_types for f in dataclasses.fields(config_type)}
-    foreign = [name for name in given
-               if name not in fields and not name.startswith(QOS_PREFIX) and not node.has_parameter(name)]
+    elsewhere = {f.name for others in NODES.values() for other in others for f in dataclasses.fields(other)}
+    foreign = [name for name in given if name not in fields and name not in elsewhere
+               and not name.startswith(QOS_PREFIX) and not node.has_parameter(name)]
     if foreign:
         known = dataclasses.make_dataclass("Known", fields)
         from_mapping(known, {foreign[0]: given[foreign[0]]}, where)  # raises, with the name that may have been meant
