@@ -53,6 +53,8 @@ class Learner:
     returns seconds, monotonic; ``wall_ns`` nanoseconds. ``run`` names the run in the status.
     """
 
+    result: PolicySnapshot  # the policy that the run ends with, from ``finish`` on
+
     def __init__(self, config: LearnerConfig, agent: Agent, policy: Policy, spec: SpaceSpec, out: LearnerOutputs,
                  session: str, run: str, clock: Callable[[], float], wall_ns: Callable[[], int]) -> None:
         self.config = config
@@ -257,6 +259,7 @@ class Learner:
 
     def finish(self, why: str, version: int = 0) -> None:
         """End training: publish and save what was learned, keep ``version`` (0: the newest) as the run's policy."""
+        wanted = self._published.get(version)
         if self.newest.gradient_step < self.report.gradient_step:
             self.publish()
         if not self._is_healthy():
@@ -265,7 +268,7 @@ class Learner:
             self._log()
         self.save()
         self.report.state, self.report.text = LearnerState.FINISHED, why
-        self.result = self._published[version or self.report.version]
+        self.result = wanted or self.newest
         self._out.say(f"finished: {why}; kept version {self.result.version}")
 
     def fail(self, why: str) -> None:

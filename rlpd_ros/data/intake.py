@@ -36,6 +36,7 @@ class Intake:
         self._assembler = TransitionAssembler()
         self._expected: dict[str, int] = {}  # demonstration transitions by session
         self._demo_error = ""
+        self._strangers = 0  # transitions of sessions that can have no account
 
     # Transitions
 
@@ -96,7 +97,8 @@ class Intake:
             account = self.ledger.open(session)
         except DataError as error:
             report.transitions_rejected += 1
-            self._warn_of_refusal(report.transitions_rejected, str(error))
+            self._strangers += 1
+            self._warn_of_refusal(self._strangers, str(error))
             return None
         self.to_acknowledge.add(session)
         if sequence <= account.sequence:
