@@ -134,7 +134,7 @@ class Actor:
 
     def offer(self, snapshot: PolicySnapshot) -> None:
         """Take a policy from the learner; apply it now, or after the evaluation under way."""
-        self._newest_version = snapshot.version
+        self._newest_version = self.report.newest_version = snapshot.version
         if self._evaluation is not None and self._params is not None:
             self._offered = snapshot
         else:

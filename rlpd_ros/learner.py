@@ -61,8 +61,11 @@ class Learner:
         self.agent = agent
         self.spec = spec
         self.session = session
-        self.report = LearnerReport(session, run, max_steps=config.max_steps, training_starts=config.training_starts,
-                                    utd_set=agent.config.utd_ratio)
+        self.report = LearnerReport(
+            session, run=run, max_steps=config.max_steps, max_env_steps=config.max_env_steps,
+            training_starts=config.training_starts, replay_buffer_capacity=config.replay_buffer_capacity,
+            utd_set=agent.config.utd_ratio, discount=agent.config.discount, space_fingerprint=spec.fingerprint,
+            network_fingerprint=policy.fingerprint, policy_bytes=policy.data_size)
         self._policy = policy
         self._out = out
         self._clock = clock
@@ -79,7 +82,6 @@ class Learner:
         self._began = clock()
         self._life = 0.0  # s that earlier lives of this run trained
         self._rate_mark = (clock(), 0, 0)
-        self._store_error = ""  # why nothing is acknowledged at the moment
         self._warned_at = -STORE_WARNING
 
     # What comes in
@@ -170,8 +172,8 @@ class Learner:
         if self._ended:
             return LearnerState(self.report.state), self.report.text
         state, text = self._stage()
-        if self._store_error:
-            text = f"transitions cannot be stored, and so are not acknowledged: {self._store_error}"
+        if self.report.store_error:
+            text = f"transitions cannot be stored, and so are not acknowledged: {self.report.store_error}"
         return state, text
 
     def _stage(self) -> tuple[LearnerState, str]:
@@ -196,7 +198,9 @@ class Learner:
         if not np.isfinite(snapshot.probe_action).all():
             self.fail(f"the policy's action is not finite at gradient step {report.gradient_step}. {REMEDY}")
             return
-        report.version, report.parameter_change = snapshot.version, snapshot.change
+        report.version = snapshot.version
+        if before is not None:
+            report.parameter_change = snapshot.change
         self._remember(snapshot)
         self._out.publish_policy(snapshot)
         line = (f"version {snapshot.version}, learner step {snapshot.gradient_step}, checksum {snapshot.checksum}, "
@@ -241,6 +245,7 @@ class Learner:
         self.agent = agent
         report = self.report
         report.gradient_step, report.version = metadata["gradient_step"], metadata["version"]
+        report.restored_gradient_step = report.gradient_step
         self._life = metadata["wall_s"]
         report.success_rate = metadata["success_rate"]
         report.evaluation_episodes = metadata["evaluation_episodes"]
@@ -292,6 +297,8 @@ class Learner:
         for name, value in info.items():
             if hasattr(report, name):
                 setattr(report, name, value)
+        if "demo_action_distance" in info and report.demo_action_distance_first < 0:
+            report.demo_action_distance_first = report.demo_action_distance
         now, steps, env_steps = self._clock(), report.gradient_step, report.env_steps
         then, steps_then, env_steps_then = self._rate_mark
         self._rate_mark = (now, steps, env_steps)
@@ -326,13 +333,13 @@ class Learner:
         try:
             self._out.flush()
         except DataError as error:
-            self._store_error = str(error)
+            self.report.store_error = str(error)
             if self._clock() - self._warned_at >= STORE_WARNING:
                 self._warned_at = self._clock()
                 self._out.warn(f"{error}. Nothing is acknowledged until it can be: actors keep their transitions")
             return False
-        if self._store_error:
-            self._store_error = ""
+        if self.report.store_error:
+            self.report.store_error = ""
             self._out.say("transitions can be stored again: nothing was lost")
         return True
 

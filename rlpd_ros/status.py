@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from enum import IntEnum
+
+HOST = socket.gethostname()
 
 
 class ActorState(IntEnum):
@@ -24,11 +27,13 @@ class ActorReport:
     """The fields of ActorStatus.msg, by the same names."""
 
     session: str
+    host: str = HOST
     state: int = ActorState.WAITING_FOR_SPACE
     text: str = ""
     applied_version: int = 0
     applied_gradient_step: int = 0
     applied_checksum: str = ""
+    newest_version: int = 0
     policy_age: float = 0.0
     refused_version: int = 0
     refusal: str = ""
@@ -68,15 +73,26 @@ class LearnerReport:
     """The fields of LearnerStatus.msg, by the same names."""
 
     session: str
+    host: str = HOST
     run: str = ""
     state: int = LearnerState.WAITING_FOR_SPACE
     text: str = ""
+    space_fingerprint: str = ""
+    space_difference: str = ""
+    network_fingerprint: str = ""
+    demo_error: str = ""
+    store_error: str = ""
     gradient_step: int = 0
     max_steps: int = 0
+    max_env_steps: int = 0
+    restored_gradient_step: int = 0
+    restored_env_steps: int = 0
     version: int = 0
+    policy_bytes: int = 0
     env_steps: int = 0
     env_step_budget: int = 0
     online_buffer_size: int = 0
+    replay_buffer_capacity: int = 0
     demo_buffer_size: int = 0
     demo_expected: int = 0
     training_starts: int = 0
@@ -94,8 +110,11 @@ class LearnerReport:
     q_mean: float = 0.0
     entropy: float = 0.0
     temperature: float = 0.0
-    parameter_change: float = 0.0
+    parameter_change: float = -1.0
     demo_action_distance: float = 0.0
+    demo_action_distance_first: float = -1.0
+    discount: float = 0.0
     reward_seen: float = 0.0
+    reward_lowest: float = 0.0
     success_rate: float = -1.0
     evaluation_episodes: int = 0

@@ -154,11 +154,15 @@ def test_lists_survive():
         successes: list
         digest: list
         total: int
+        highest_reward: float
+        lowest_reward: float
+        saturated_share: float
         space_fingerprint: str
         complete: bool
         error: str
 
-    manifest = Manifest("demos-1", ["a", "b/c"], [10, 2**40], [1, 2], [0, 1], ["x", "y"], 30, "f", True, "")
+    manifest = Manifest("demos-1", ["a", "b/c"], [10, 2**40], [1, 2], [0, 1], ["x", "y"], 30, 1.0, -0.5, 0.25,
+                        "f", True, "")
     assert messages.to_fields(Manifest, send(messages.from_fields(DemoManifest, manifest))) == manifest
 
 

@@ -7,7 +7,11 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from rlpd_ros.types import Observation, SpaceSpec, TransitionRecord, fingerprint
+
+SATURATED = 0.999  # an action's component beyond this is at its bound
 
 
 @dataclass
@@ -21,6 +25,9 @@ class DemonstrationManifest:
     successes: list[int] = field(default_factory=list)
     digest: list[str] = field(default_factory=list)
     total: int = 0
+    highest_reward: float = 0.0
+    lowest_reward: float = 0.0
+    saturated_share: float = 0.0
     space_fingerprint: str = ""
     complete: bool = False
     error: str = ""
@@ -50,6 +57,11 @@ def collect(spec: SpaceSpec, bags: Iterable[tuple[str, list[TransitionRecord]]])
         manifest.successes.append(sum(r.success for r in records if r.last))
         manifest.digest.append(digest(records))
     manifest.total = sum(manifest.transitions)
+    every = [record for _, records in bags for record in records]
+    if every:
+        manifest.highest_reward = float(max(record.reward for record in every))
+        manifest.lowest_reward = float(min(record.reward for record in every))
+        manifest.saturated_share = float(np.mean([np.abs(record.action) > SATURATED for record in every]))
     manifest.session = f"demos-{fingerprint(' '.join(manifest.digest))}"
 
     joined: list[TransitionRecord] = []

@@ -66,6 +66,7 @@ class Intake:
     def _take(self, record: TransitionRecord) -> None:
         self._report.env_steps += 1
         self._report.reward_seen = max(self._report.reward_seen, record.reward)
+        self._report.reward_lowest = min(self._report.reward_lowest, record.reward)
         # What a person did is a demonstration as well (HIL-SERL, section III).
         person = record.source is Source.INTERVENTION
         self._insert(record, (self._online, self._demos) if person else (self._online,))
@@ -128,7 +129,7 @@ class Intake:
 
     def expect_demonstrations(self, session: str, total: int, error: str = "") -> None:
         """Take the demo loader's count of what it will send under ``session``, or why it cannot send any."""
-        self._demo_error = error
+        self._demo_error = self._report.demo_error = error
         if not error:
             self._expected[session] = total
             self.to_acknowledge.add(session)

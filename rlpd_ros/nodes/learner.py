@@ -87,7 +87,10 @@ class LearnerNode(Node):
             self._start(spec)
         elif self._learner.spec.fingerprint != spec.fingerprint:
             differences = "; ".join(self._learner.spec.difference(spec, "this run has", "the arm now has"))
+            self._learner.report.space_difference = differences
             self.warn(f"the arm driver's space differs from that of this run: {differences}")
+        else:
+            self._learner.report.space_difference = ""
 
     def _start(self, spec: SpaceSpec) -> None:
         """Build or restore everything that depends on the space, then publish the first policy."""
@@ -97,6 +100,7 @@ class LearnerNode(Node):
                           wall_ns)
         for record in TransitionLog.read(self._run.transitions, spec):
             learner.intake.restore(record)
+        learner.report.restored_env_steps = learner.report.env_steps
         restored = self._checkpoints.restore(agent, spec, policy)
         if restored is not None:
             learner.resume(*restored)
@@ -154,7 +158,7 @@ class LearnerNode(Node):
             report = self._learner.status()
             self._publish_version()
         else:
-            report = LearnerReport(self._session, str(self._run.path), text="no space_spec received yet: is the arm "
+            report = LearnerReport(self._session, run=str(self._run.path), text="no space_spec received yet: is the arm "
                                    "driver running, on the same ROS_DOMAIN_ID and namespace?")
         self._status.publish(messages.from_fields(qos.LEARNER_STATUS.type, report, wall_ns()))
 
@@ -174,8 +178,7 @@ class LearnerNode(Node):
         self._acks.publish(messages.from_fields(qos.TRANSITIONS_ACK.type, ack, wall_ns()))
 
     def store(self, record: TransitionRecord) -> None:
-        with contextlib.suppress(DataError):  # it is kept in memory all the same: the next flush says what is wrong
-            self._log.write(record)
+        self._log.write(record)
 
     def flush(self) -> None:
         self._log.flush()
