@@ -121,7 +121,8 @@ def policy_by_hand(params, states):
 
 
 def test_an_update_computes_what_the_paper_says():
-    agent = make_agent(num_qs=3, num_min_qs=3, critic_hidden_dims=(8,), critic_activation="relu", discount=0.9, **FIXED)
+    agent = make_agent(num_qs=3, num_min_qs=3, critic_hidden_dims=(8,), critic_activation="relu", discount=0.9,
+                       init_temperature=0.01, actor_q_reduction="mean", **FIXED)
     agent = agent.replace(target_critic=jax.tree.map(lambda x: 1.1 * x, agent.target_critic))
     batch = make_batch()
     critics, targets, actor = (copy(x) for x in (agent.critic.params, agent.target_critic, agent.actor.params))
@@ -151,7 +152,7 @@ def test_an_update_computes_what_the_paper_says():
 
 def test_the_entropy_backup_is_cut_off_where_an_episode_terminated():
     batch = make_batch(masks=0.0)
-    agent, info = make_agent(backup_entropy=True, init_temperature=1.0, **FIXED).update(batch)
+    agent, info = make_agent(backup_entropy=True, init_temperature=1.0, discount=0.97, **FIXED).update(batch)
     assert float(info["target_q_mean"]) == pytest.approx(batch.rewards.mean(), rel=1e-4)
     _, info = agent.update(batch._replace(masks=np.ones_like(batch.masks)))
     assert float(info["target_q_mean"]) - batch.rewards.mean() < -0.97 * 40  # the entropy is about -60
@@ -184,15 +185,17 @@ def test_high_utd_is_as_many_critic_steps_each_on_its_own_mini_batch():
     assert int(at_once.step) == 1
 
 
-def test_the_actor_learns_from_the_last_mini_batch():
-    def changed(which: int) -> Agent:
+def test_the_actor_learns_from_the_last_mini_batch_and_the_updated_critics():
+    def actor_after(critic_lr: float = 0.0, change: int | None = None):
         batch = make_batch(utd_ratio=2)
-        batch.observations["state"][which] += 1
-        return make_agent(utd_ratio=2, critic_lr=0.0).update(batch)[0]
+        if change is not None:
+            batch.observations["state"][change] += 1
+        return make_agent(utd_ratio=2, critic_lr=critic_lr, critic_hidden_dims=(8,)).update(batch)[0].actor
 
-    reference = make_agent(utd_ratio=2, critic_lr=0.0).update(make_batch(utd_ratio=2))[0]
-    assert same(changed(0).actor, reference.actor)
-    assert not same(changed(1).actor, reference.actor)
+    reference = actor_after()
+    assert same(actor_after(change=0), reference)
+    assert not same(actor_after(change=1), reference)
+    assert not same(actor_after(critic_lr=0.1), reference)
 
 
 def test_target_entropy_counts_every_action_element():
@@ -258,6 +261,11 @@ def test_q_values_and_policy_of_problems_with_a_known_answer():
         qs = ensemble_q(agent.critic_network, members(agent.critic.params), {"state": ONE_HOT[state]}, best)
         np.testing.assert_allclose(qs, value, atol=0.15, err_msg=f"state {state}")
     assert float(info["critic_loss"]) < 0.05
+
+
+def test_the_target_critic_begins_as_the_critic():
+    agent = make_agent(num_qs=2)
+    assert same(agent.target_critic, agent.critic.params)
 
 
 def test_the_same_seed_gives_the_same_agent_and_another_seed_another():

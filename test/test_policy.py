@@ -18,7 +18,7 @@ from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.policy import Policy, make_snapshot, verify
 from rlpd_ros.types import Observation, PolicySnapshot, SpaceField, SpaceSpec, fingerprint
 
-CONFIG = PolicyConfig(hidden_dims=(16, 8))
+CONFIG = PolicyConfig(hidden_dims=(16, 8), activation="tanh", layer_norm=True, normalize_observations=False)
 OBSERVATION = Observation(np.array([0.5, -0.2, 0.9], np.float32))
 
 
@@ -118,7 +118,7 @@ def test_every_setting_of_the_network_enters_the_fingerprint():
     fingerprints = {Policy(SPEC, replace(CONFIG, **{name: value})).fingerprint for name, value in others.items()}
     assert len(fingerprints | {Policy(SPEC, CONFIG).fingerprint}) == len(others) + 1
     assert Policy(space("other"), CONFIG).fingerprint not in fingerprints
-    assert Policy(space(), PolicyConfig(hidden_dims=(16, 8))).fingerprint == Policy(SPEC, CONFIG).fingerprint
+    assert Policy(space(), replace(CONFIG)).fingerprint == Policy(SPEC, CONFIG).fingerprint
 
 
 # Refusals
