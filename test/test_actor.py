@@ -254,8 +254,9 @@ def test_what_was_executed_is_what_is_stored() -> None:
     third = world.advance(reward=2.0, terminated=True, success=True)
     assert [(r.session, r.sequence, r.episode, r.step) for r in world.sent] == [
         ("actor-1", 1, 1, 0), ("actor-1", 2, 1, 1)]
-    for record, before, after in zip(world.sent, (first, second), (second, third), strict=True):
+    for record, answer, before, after in zip(world.sent, world.actions, (first, second), (second, third), strict=True):
         np.testing.assert_array_equal(record.action, EXECUTED)
+        np.testing.assert_array_equal(record.asked_action, answer.action)
         np.testing.assert_array_equal(record.observation.state, before.observation.state)
         assert (record.reward, record.terminated, record.success) == (after.reward, after.terminated, after.success)
         assert (record.policy_version, record.source, record.stamp) == (4, Source.POLICY, before.stamp)

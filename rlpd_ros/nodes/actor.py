@@ -36,7 +36,7 @@ class ActorNode(Node):
         self._early_policy = None  # arrived before the space
         self._reset_call: Future | None = None
         self._reset_at = 0.0
-        self._told_at = 0.0
+        self._told_at = -1.0  # of a policy
 
         self._actions = qos.publisher(self, qos.ACTION)
         self._transitions = qos.publisher(self, qos.TRANSITIONS)
@@ -132,9 +132,11 @@ class ActorNode(Node):
     def say(self, text: str) -> None:
         """Print a line, policies at most once a second."""
         now = time.monotonic()
-        if not text.startswith("received network parameters") or now - self._told_at >= 1.0:
-            self.get_logger().info(text)
+        if text.startswith("received network parameters"):
+            if now - self._told_at < 1.0:
+                return
             self._told_at = now
+        self.get_logger().info(text)
 
     def warn(self, text: str) -> None:
         self.get_logger().warning(text, throttle_duration_sec=1.0)

@@ -16,7 +16,7 @@ from rlpd_ros.ros.parameters import declare
 from rlpd_ros.settings import LoaderConfig
 
 TICK = 0.05  # s between looks for what is due again
-LAST_WORDS = 1.0  # s for which an error stays on demo_manifest before the node ends
+LAST_WORDS = 3.0  # s for which an error stays on demo_manifest before the node ends: time to be discovered
 
 
 class DemoLoaderNode(Node):

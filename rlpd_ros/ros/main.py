@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor, TimeoutException
@@ -40,7 +41,7 @@ def run_node(make: Callable[[], Node]) -> int:
             getattr(node, "close", lambda: None)()
         return 0
     except RlpdError as error:
-        name = node.get_name() if node else "rlpd_ros"
+        name = node.get_name() if node else Path(sys.argv[0]).stem
         print(f"{name}: {error}", file=sys.stderr, flush=True)
         return USER_ERROR
     except KeyboardInterrupt:  # before there was a node

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several test files use: a ROS domain of one's own, demonstrations, and nodes of one graph in one process."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rclpy
+import yaml
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+from rlpd_ros.arm.config import ArmConfig
+from rlpd_ros.cli.runner import ros_domain
+from rlpd_ros.record import record_demonstrations
+from rlpd_ros.ros import qos
+
+DEADLINE = 60.0  # s for what takes a second on a machine that has nothing else to do
+SMALL = {"hidden_dims": [8], "critic_hidden_dims": [8], "utd_ratio": 1, "batch_size": 8, "training_starts": 20,
+         "steps_per_update": 5, "log_period": 10, "checkpoint_period": 20}
+"""Parameters of a learner that compiles and trains in no time."""
+
+
+class Graph:
+    """Nodes on a private context and real middleware, spun by turns, and a node that hears what they say."""
+
+    def __init__(self, domain: int) -> None:
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._nodes: list[Node] = []
+        self.heard: dict[str, list[Any]] = defaultdict(list)
+        self.ears = rclpy.create_node("ears", context=self._context, use_global_arguments=False)
+        self._executor.add_node(self.ears)
+
+    def add(self, kind: type[Node], namespace: str = "", **parameters: Any) -> Any:
+        arguments = [part for name, value in parameters.items()
+                     for part in ("-p", f"{name}:={yaml.safe_dump(value, default_flow_style=True).split(chr(10))[0]}")]
+        node = kind(context=self._context, cli_args=["--ros-args", *arguments], use_global_arguments=False,
+                    namespace=namespace)
+        self._nodes.append(node)
+        self._executor.add_node(node)
+        return node
+
+    def remove(self, node: Node, properly: bool = True) -> None:
+        """End a node: with its last words, or as SIGKILL does."""
+        self._nodes.remove(node)
+        self._executor.remove_node(node)
+        if properly and hasattr(node, "close"):
+            node.close()
+        node.destroy_node()
+
+    def listen(self, *topics: qos.Topic) -> None:
+        for topic in topics:
+            qos.subscription(self.ears, topic, self.heard[topic.name].append)
+
+    def last(self, topic: qos.Topic) -> Any:
+        return self.heard[topic.name][-1] if self.heard[topic.name] else None
+
+    def until(self, condition: Callable[[], Any], what: str = "") -> Any:
+        """Spin until ``condition`` holds; return what it returned."""
+        deadline = time.monotonic() + DEADLINE
+        while not (holds := condition()):
+            assert time.monotonic() < deadline, f"waited {DEADLINE:.0f} s in vain: {what or condition}"
+            self._executor.spin_once(timeout_sec=0.01)
+            for node in self._nodes:
+                getattr(node, "work", bool)()
+        return holds
+
+    def close(self) -> None:
+        for node in list(self._nodes):
+            self.remove(node)
+        self._executor.shutdown()
+        self.ears.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+
+@pytest.fixture
+def domain() -> Iterator[int]:
+    """Hold a ROS domain in which nothing else happens, also for child processes."""
+    with ros_domain() as number:
+        yield number
+
+
+@pytest.fixture
+def graph(domain: int) -> Iterator[Graph]:
+    made = Graph(domain)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def small() -> dict[str, Any]:
+    return dict(SMALL)
+
+
+@pytest.fixture(scope="session")
+def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Record ten successful episodes of the scripted expert."""
+    bag = tmp_path_factory.mktemp("recorded") / "demos"
+    record_demonstrations(ArmConfig(), bag, episodes=10)
+    return bag
