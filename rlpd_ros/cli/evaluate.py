@@ -12,6 +12,7 @@ from rlpd_ros.errors import ConfigError
 from rlpd_ros.exported_policy import load_policy
 from rlpd_ros.metrics import wilson_interval
 from rlpd_ros.preparation import read_configurations
+from rlpd_ros.rl.compilation import keep_compiled
 from rlpd_ros.rl.policy import Policy, verify
 from rlpd_ros.runs import RunDirectory
 from rlpd_ros.settings import ArmConfig, PolicyConfig
@@ -21,6 +22,7 @@ def main(options: argparse.Namespace) -> int:
     """Print the success rate with its 95 % confidence interval."""
     if options.episodes < 1:
         raise ConfigError(f"episodes: expected at least 1, found {options.episodes}")
+    keep_compiled()
     run = RunDirectory.open(options.run)
     configurations = read_configurations(run)
     configurations.add_override(f"arm_driver.seed={options.seed}")

@@ -12,6 +12,7 @@ from std_srvs.srv import Trigger
 
 from rlpd_ros.actor import Actor
 from rlpd_ros.errors import DataError
+from rlpd_ros.rl.compilation import keep_compiled
 from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.policy import Policy
 from rlpd_ros.ros import messages, qos
@@ -151,6 +152,7 @@ class ActorNode(Node):
 
 
 def main() -> int:
+    keep_compiled()
     return run_node(ActorNode)
 
 

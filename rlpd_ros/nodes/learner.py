@@ -19,6 +19,7 @@ from rlpd_ros.metrics import MetricsWriter
 from rlpd_ros.report import write_report
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.checkpoint import CheckpointStore
+from rlpd_ros.rl.compilation import keep_compiled
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 from rlpd_ros.rl.policy import Policy
 from rlpd_ros.ros import messages, qos
@@ -158,8 +159,8 @@ class LearnerNode(Node):
             report = self._learner.status()
             self._publish_version()
         else:
-            report = LearnerReport(self._session, run=str(self._run.path), text="no space_spec received yet: is the arm "
-                                   "driver running, on the same ROS_DOMAIN_ID and namespace?")
+            report = LearnerReport(self._session, run=str(self._run.path), text="no space_spec received yet: is the "
+                                   "arm driver running, on the same ROS_DOMAIN_ID and namespace?")
         self._status.publish(messages.from_fields(qos.LEARNER_STATUS.type, report, wall_ns()))
 
     def _publish_version(self) -> None:
@@ -251,6 +252,7 @@ class LearnerNode(Node):
 
 
 def main() -> int:
+    keep_compiled()
     return run_node(LearnerNode)
 
 

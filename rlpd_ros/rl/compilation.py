@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiled programs survive the process that compiled them: a second start need not wait for the compiler."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+from rlpd_ros.types import fingerprint
+
+
+def keep_compiled() -> None:
+    """Let JAX keep what it compiles in the user's cache folder, or in JAX_COMPILATION_CACHE_DIR if that is set.
+
+    A program fits one kind of processor, so each kind has a folder of its own. Where none can be made, nothing is kept.
+    """
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        folder = Path(cache, "rlpd_ros", f"jax-{_processor()}")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        features = ""
+    return fingerprint(platform.machine() + features)
