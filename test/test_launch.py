@@ -94,7 +94,7 @@ class Launched:
         for line in self.process.stdout:
             self._lines.put(line)
 
-    def expect(self, pattern: str, seconds: float = 20.0) -> re.Match:
+    def expect(self, pattern: str, seconds: float = 60.0) -> re.Match:
         """Wait for the next line that matches."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
@@ -105,7 +105,7 @@ class Launched:
                     return match
         raise AssertionError(f"no /{pattern}/ within {seconds} s in:\n{self.text}")
 
-    def wait(self, seconds: float = 20.0) -> int:
+    def wait(self, seconds: float = 60.0) -> int:
         return self.process.wait(seconds)
 
 
