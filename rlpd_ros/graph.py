@@ -42,6 +42,7 @@ def train_graph(run: str | Path, parameter_files: tuple[str, ...] = (), demos: t
         Process("learner", "learner", namespace,
                 {"run": str(run)} | ({"require_demonstrations": False} if without_demos else {}), files, required=True),
         Process("actor", "actor", namespace, {}, files),
+        Process("monitor", "monitor", namespace, {}, files),
     ]
     if without_demos:
         processes = [process for process in processes if process.name != "demo_loader"]

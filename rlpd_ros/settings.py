@@ -72,10 +72,20 @@ class LoaderConfig:
     resend_period: float = parameter(1.0, "s without a receipt after which demonstrations are sent again", 0.01)
 
 
+@dataclass(frozen=True)
+class MonitorConfig:
+    """Parameters of the monitor."""
+
+    period: float = parameter(1.0, "s between two messages on /diagnostics", 0.1, 60.0)
+    patience: int = parameter(5000, "environment steps without success that are no fault yet", low=1)
+    language: str = parameter("en", "of summaries and remedies", choices=("en", "zh"))
+
+
 NODES: dict[str, tuple[type, ...]] = {
     "arm_driver": (DriverNodeConfig, ArmConfig),
     "demo_loader": (LoaderConfig,),
     "learner": (LearnerNodeConfig, LearnerConfig, AgentConfig, PolicyConfig),
     "actor": (ActorConfig, PolicyConfig),
+    "monitor": (MonitorConfig,),
 }
 """Node -> the configurations whose fields are its ROS parameters."""

@@ -17,7 +17,7 @@ LAYERS = (
     {"config", "types", "runs", "status", "installation"},
     {"rl", "data", "arm", "metrics", "tables"},
     {"settings", "exported_policy"},
-    {"actor", "learner", "driver", "report"},
+    {"actor", "learner", "driver", "report", "diagnosis"},
     {"ros"},
     {"nodes", "record"},
     {"preparation"},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``rlpd train | record | eval | report``."""
+"""The command line: ``rlpd train | record | eval | report | doctor``."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_record(commands)
     _add_eval(commands)
     _add_report(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -79,6 +80,14 @@ def _add_report(commands) -> None:
     parser = commands.add_parser("report", help="write a run's report.html")
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.set_defaults(run_command=_report)
+
+
+def _add_doctor(commands) -> None:
+    from rlpd_ros.cli.doctor import add_arguments
+
+    parser = commands.add_parser("doctor", help="say what is wrong with a running graph, a run or a bag")
+    add_arguments(parser)
+    parser.set_defaults(run_command=_lazily("doctor"))
 
 
 def _lazily(module: str):

@@ -60,7 +60,8 @@ def decode(type_name: str, data: bytes) -> Any:
 @cache
 def _typestore() -> Typestore:
     store = Typestore(max_sequence_length=MAX_SEQUENCE)
-    for type_name in ("rlpd_ros/msg/SpaceSpec", "rlpd_ros/msg/Transition"):
+    for name in ("SpaceSpec", "Transition", "LearnerStatus", "ActorStatus", "DemoManifest", "EpisodeStats"):
+        type_name = f"rlpd_ros/msg/{name}"
         store.register(get_types_from_msg(definition(type_name), type_name))
     return store
 

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gather evidence as it comes in, from a running graph or out of a bag."""
+
+from __future__ import annotations
+
+from rlpd_ros.data.demonstrations import DemonstrationManifest
+from rlpd_ros.diagnosis.evidence import Evidence, Graph, LocalProcess, Machine, Sample, Track
+from rlpd_ros.status import ActorReport, LearnerReport
+from rlpd_ros.types import EpisodeSummary, SpaceSpec
+
+MINUTE = 60.0  # s over which restarts are counted
+FORGET = 60.0  # s after which a session that is gone is of no interest any more
+MAX_SESSIONS = 50  # bounds the memory that strangers can claim
+
+
+class Collector:
+    """Hold the evidence. Every ``hear`` takes when a message came, in s, and where it matters when it was made."""
+
+    def __init__(self, patience: int) -> None:
+        self.evidence = Evidence(patience=patience)
+        self._alive: dict[str, set[int]] = {}  # node -> its processes
+        self._deaths: dict[str, list[float]] = {}
+
+    def hear_learner(self, report: LearnerReport, stamp: float, at: float) -> None:
+        self._track(self.evidence.learners, report.session, at).samples.append(Sample(at, stamp, report))
+
+    def hear_actor(self, report: ActorReport, stamp: float, at: float) -> None:
+        self._track(self.evidence.actors, report.session, at).samples.append(Sample(at, stamp, report))
+
+    def hear_space(self, spec: SpaceSpec) -> None:
+        self.evidence.spaces.pop(spec.fingerprint, None)
+        self.evidence.spaces[spec.fingerprint] = spec
+
+    def hear_manifest(self, manifest: DemonstrationManifest) -> None:
+        self.evidence.manifest = manifest
+
+    def hear_episode(self, episode: EpisodeSummary) -> None:
+        self.evidence.episodes.append(episode)
+
+    def hear_restarts(self, restarts: dict[str, int]) -> None:
+        """Take what a monitor has counted: it has been here for longer."""
+        self.evidence.restarts = restarts
+
+    def look(self, graph: Graph, machine: Machine, at: float) -> None:
+        """Take a look at the graph and at this machine; a node that is seen again keeps its first time."""
+        before = self.evidence.graph.nodes if self.evidence.graph else {}
+        seen = {node: before.get(node, at) for node in graph.nodes}
+        self.evidence.graph = Graph(seen, graph.endpoints, graph.elsewhere)
+        self.evidence.machine = machine
+        self._count_deaths(machine, at)
+        if len(self.evidence.spaces) > 1 and len(graph.nodes_that_publish("space_spec")) < 2:
+            self.evidence.spaces = {spec.fingerprint: spec for spec in [self.evidence.space] if spec}
+
+    def at(self, now: float) -> Evidence:
+        """Return the evidence as of ``now``."""
+        self.evidence.now = now
+        return self.evidence
+
+    def _track(self, tracks: dict[str, Track], session: str, at: float) -> Track:
+        if session not in tracks:
+            for name in [name for name, track in tracks.items() if at - track.heard_at > FORGET]:
+                del tracks[name]
+            if len(tracks) >= MAX_SESSIONS:
+                del tracks[min(tracks, key=lambda name: tracks[name].heard_at)]
+            tracks[session] = Track()
+        return tracks[session]
+
+    def _count_deaths(self, machine: Machine, at: float) -> None:
+        """Count the processes that are gone while another of the same node is there or was there since."""
+        alive: dict[str, set[int]] = {}
+        for process in self._ours(machine):
+            alive.setdefault(process.node, set()).add(process.pid)
+        for node in alive.keys() | self._alive.keys():
+            gone = self._alive.get(node, set()) - alive.get(node, set())
+            self._deaths.setdefault(node, []).extend([at] * len(gone))
+        self._alive = alive
+        self._deaths = {node: recent for node, times in self._deaths.items()
+                        if (recent := [t for t in times if at - t < MINUTE])}
+        self.evidence.restarts = {node: len(times) for node, times in self._deaths.items()}
+
+    @staticmethod
+    def _ours(machine: Machine) -> list[LocalProcess]:
+        return [p for p in machine.processes if (p.domain, p.namespace) == (machine.domain, machine.namespace)]

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do all nodes run, find each other, and get each other's messages?"""
+
+from __future__ import annotations
+
+from rlpd_ros.diagnosis.evidence import ALIVE, Evidence, Graph, LocalProcess, compiling
+from rlpd_ros.diagnosis.finding import Outcome, Text, check, error, ok, unknown
+from rlpd_ros.status import HOST, ActorState, LearnerState
+
+MARKS = {"learner": "learner_status", "actor": "actor_status", "arm_driver": "space_spec", "demo_loader": "demo_manifest"}
+"""Kind of node -> the topic by whose publisher it is known, whatever its name."""
+
+WIRES = (
+    ("policy_params", "learner", "actor"), ("space_spec", "arm_driver", "actor"), ("space_spec", "arm_driver", "learner"),
+    ("transitions", "actor", "learner"), ("transitions_ack", "learner", "actor"), ("actor_status", "actor", "learner"),
+    ("episode", "actor", "learner"), ("demo_manifest", "demo_loader", "learner"),
+    ("demo_transitions", "demo_loader", "learner"), ("observation", "arm_driver", "actor"),
+    ("action", "actor", "arm_driver"))
+"""Topic, who publishes it, who subscribes to it."""
+
+SETTLED = 2.0  # s after which all endpoints of a node have been discovered
+STARTING = 40.0  # s that a node may take from its start until it is heard: imports, compilation
+COMPILING = 120.0  # s that a learner may take to compile its update
+SILENT = 4.0  # s without a status, of which there are two a second
+
+
+def needed(evidence: Evidence) -> list[str]:
+    """Return the kinds of nodes without which nothing can go on."""
+    learner = evidence.learner
+    waits = learner is not None and learner.state == LearnerState.WAITING_FOR_DEMONSTRATIONS
+    loader = waits and learner is not None and not learner.demo_expected and not learner.demo_error
+    return ["learner", "actor", "arm_driver", *(["demo_loader"] if loader else [])]
+
+
+def missing(evidence: Evidence, graph: Graph) -> list[str]:
+    """Return the kinds of nodes that are needed and not there; one that is just starting is not missing."""
+    absent = [kind for kind in needed(evidence) if not graph.nodes_that_publish(MARKS[kind])]
+    return [kind for kind in absent if not any(p.age < STARTING for p in evidence.machine.here(kind))]
+
+
+@check("domain", Text("Same domain and discovery range", "相同的域与发现范围"),
+       Text("All nodes run, yet actor and learner do not see each other", "节点都在运行，但执行器与学习器互相看不见"),
+       Text("Give all nodes the same ROS_DOMAIN_ID, namespace and ROS_AUTOMATIC_DISCOVERY_RANGE (not OFF), then restart "
+            "those that differ.",
+            "让所有节点使用相同的 ROS_DOMAIN_ID、命名空间和 ROS_AUTOMATIC_DISCOVERY_RANGE（不要设为 OFF），然后重启不一致的节点。"))
+def domain(evidence: Evidence) -> Outcome:
+    machine, graph = evidence.machine, evidence.graph
+    if graph is None:
+        return unknown("only a running graph shows it", "只有运行中的系统才能检查")
+    present = {kind for kind in MARKS if graph.nodes_that_publish(MARKS[kind])}
+    for kind in needed(evidence):
+        if kind in present:
+            continue
+        here = f"domain {machine.domain}, namespace {machine.namespace}"
+        zh_here = f"域 {machine.domain}、命名空间 {machine.namespace}"
+        hidden = [p for p in machine.here(kind) if p.discovery == "OFF"]
+        if hidden:
+            return error(f"{kind} (process {hidden[0].pid}) runs with ROS_AUTOMATIC_DISCOVERY_RANGE=OFF: nobody finds it",
+                         f"{kind}（进程 {hidden[0].pid}）的 ROS_AUTOMATIC_DISCOVERY_RANGE=OFF：其他节点无法发现它",
+                         pid=hidden[0].pid)
+        other = [p for p in machine.processes if p.node == kind and p not in machine.here(kind)
+                 and not present & _partners(evidence, p)]
+        if other and not machine.here(kind):
+            p = other[0]
+            return error(f"the {kind} (process {p.pid}) is on domain {p.domain}, namespace {p.namespace}; the others are on "
+                         f"{here}",
+                         f"{kind}（进程 {p.pid}）在域 {p.domain}、命名空间 {p.namespace}；其他节点在{zh_here}",
+                         pid=p.pid, domain=p.domain, namespace=p.namespace)
+        namespace = graph.elsewhere.get(kind)
+        partners = {other for other, where in graph.elsewhere.items() if where == namespace}
+        if namespace and not machine.here(kind) and not present & partners:
+            return error(f"the {kind} is in namespace {graph.elsewhere[kind]}; the others are in {machine.namespace}",
+                         f"{kind} 在命名空间 {graph.elsewhere[kind]}；其他节点在 {machine.namespace}",
+                         namespace=graph.elsewhere[kind])
+    return ok(f"domain {machine.domain}, namespace {machine.namespace}", f"域 {machine.domain}，命名空间 {machine.namespace}",
+              domain=machine.domain)
+
+
+def _partners(evidence: Evidence, process: LocalProcess) -> set[str]:
+    """Return the kinds of nodes that are where ``process`` is. A run that has all of its own is another run."""
+    return {p.node for p in evidence.machine.processes
+            if (p.domain, p.namespace) == (process.domain, process.namespace)}
+
+
+@check("qos", Text("Compatible quality of service", "服务质量（QoS）兼容"),
+       Text("Publisher and subscriber are there, yet no message arrives", "发布者和订阅者都在，却收不到消息"),
+       Text("Remove the qos_overrides of that topic, or give both sides profiles that fit: the publisher must offer at "
+            "least what the subscriber asks for.",
+            "删除该话题的 qos_overrides，或让两侧配置相容：发布者提供的不能低于订阅者要求的。"))
+def qos(evidence: Evidence) -> Outcome:
+    if evidence.graph is None:
+        return unknown("only a running graph shows it", "只有运行中的系统才能检查")
+    endpoints = evidence.graph.endpoints
+    for offered in (e for e in endpoints if e.publishes):
+        for asked in (e for e in endpoints if not e.publishes and e.topic == offered.topic):
+            lacks = (["reliable"] if asked.reliable and not offered.reliable else []) + (
+                ["transient local (latched)"] if asked.latched and not offered.latched else [])
+            if lacks:
+                what = " and ".join(lacks)
+                return error(f"{offered.topic}: {asked.node} asks for {what}, {offered.node} does not offer it: the "
+                             "middleware delivers nothing",
+                             f"{offered.topic}：{asked.node} 要求 {what}，而 {offered.node} 不提供：中间件不会投递任何消息",
+                             topic=offered.topic, publisher=offered.node, subscriber=asked.node)
+    return ok(f"{len(endpoints)} endpoints fit", f"{len(endpoints)} 个端点相容", endpoints=len(endpoints))
+
+
+@check("connections", Text("Topics connected", "话题已连接"),
+       Text("A node says that it waits for something which another one sends", "一个节点在等待另一个节点已经发出的东西"),
+       Text("Look for a remap or a misspelt topic: `ros2 topic info -v /<topic>` and `ros2 node info /<node>` show both "
+            "ends; start the node again without it.",
+            "检查重映射或话题拼写：用 `ros2 topic info -v /<话题>` 和 `ros2 node info /<节点>` 查看两端，去掉后重启该节点。"))
+def connections(evidence: Evidence) -> Outcome:
+    graph = evidence.graph
+    if graph is None:
+        return unknown("only a running graph shows it", "只有运行中的系统才能检查")
+    nodes = {kind: {n for n in graph.nodes_that_publish(mark) if evidence.now - graph.nodes.get(n, evidence.now) >= SETTLED}
+             for kind, mark in MARKS.items()}
+    several = len(nodes["arm_driver"]) > 1 or len(nodes["actor"]) > 1
+    for topic, sender, receiver in WIRES:
+        if not nodes[sender] or not nodes[receiver] or (several and topic in ("observation", "action")):
+            continue
+        deaf = sorted(nodes[receiver] - graph.nodes_that_subscribe(topic))
+        mute = sorted(nodes[sender] - graph.nodes_that_publish(topic))
+        if deaf or mute:
+            who, does, zh_does = (deaf[0], "does not subscribe to", "没有订阅") if deaf else (
+                mute[0], "does not publish", "没有发布")
+            return error(f"{who} {does} {topic}: it has been remapped, or is another program", f"{who} {zh_does} {topic}：被重映射，或是别的程序",
+                         topic=topic, node=who)
+    return ok(f"all topics between {sum(map(len, nodes.values()))} nodes are connected",
+              f"{sum(map(len, nodes.values()))} 个节点之间的话题均已连接")
+
+
+@check("restarts", Text("Nodes stay alive", "节点保持运行"),
+       Text("A node dies and is started again and again", "某个节点反复崩溃重启"),
+       Text("Read the last lines of logs/<node>.log in the run directory: it ends with the exception. Correct that, or "
+            "report it.",
+            "查看运行目录中 logs/<节点>.log 的最后几行：结尾就是异常信息。修正它，或提交问题报告。"))
+def restarts(evidence: Evidence) -> Outcome:
+    if not evidence.live:
+        return unknown("only a running graph shows it", "只有运行中的系统才能检查")
+    often = {node: count for node, count in evidence.restarts.items() if count >= 2}
+    if often:
+        node, count = max(often.items(), key=lambda item: item[1])
+        return error(f"the {node} died and was started again {count} times within the last minute",
+                     f"{node} 在最近一分钟内崩溃并重启了 {count} 次", **evidence.restarts)
+    return ok("no node restarts again and again", "没有节点反复重启", **evidence.restarts)
+
+
+@check("nodes", Text("All nodes there", "所有节点都在"),
+       Text("The arm holds still, or the learner stands still, and nothing happens", "机械臂静止或学习器停住，什么都不发生"),
+       Text("Start the missing node (rlpd train and the launch file start all); if it ended, its last lines in "
+            "logs/<node>.log say why.",
+            "启动缺少的节点（rlpd train 和 launch 文件会启动全部节点）；若它已退出，logs/<节点>.log 的最后几行说明原因。"))
+def nodes(evidence: Evidence) -> Outcome:
+    if evidence.errors:
+        node, line = next(iter(evidence.errors.items()))
+        return error(f"the {node} ended: {line}", f"{node} 已退出：{line}", node=node)
+    graph = evidence.graph
+    if graph is None:
+        return unknown("only a running graph shows it", "只有运行中的系统才能检查")
+    if evidence.ended:
+        return ok("training is over", "训练已结束")
+    absent = missing(evidence, graph) + dead(evidence)
+    if absent:
+        en, zh = _was_there(evidence, absent[0])
+        return error(f"no {absent[0]} in the graph: {en}", f"图中没有 {absent[0]}：{zh}", missing=", ".join(absent))
+    return ok(f"{', '.join(needed(evidence))}: there or starting", f"{'、'.join(needed(evidence))}：都在或正在启动")
+
+
+def dead(evidence: Evidence) -> list[str]:
+    """Return the kinds of nodes whose process on this machine is gone while the graph still shows them."""
+    gone = []
+    tracks = {"learner": evidence.learner_track, "actor": next(iter(evidence.actor_tracks), None)}
+    for kind, track in tracks.items():
+        ours = track is not None and track.last.host == HOST and evidence.machine.processes
+        if ours and track is not None and track.silence(evidence.now) > ALIVE and not [
+                p for p in evidence.machine.processes if p.node == kind]:
+            gone.append(kind)
+    return gone
+
+
+def _was_there(evidence: Evidence, kind: str) -> tuple[str, str]:
+    actor = next((track.last for track in evidence.actor_tracks), None)
+    if kind == "learner" and actor is not None and actor.applied_version:
+        return (f"it has died since it sent version {actor.applied_version}, {actor.policy_age:.0f} s ago",
+                f"它在 {actor.policy_age:.0f} 秒前发出版本 {actor.applied_version} 之后退出了")
+    learner = evidence.learner
+    if kind == "actor" and learner is not None and learner.env_steps:
+        return (f"it has died after {learner.env_steps} environment steps", f"它在 {learner.env_steps} 个环境步之后退出了")
+    return "it was not started, or runs where it cannot be discovered", "它没有启动，或在无法被发现的地方运行"
+
+
+@check("blocked", Text("Nodes responsive", "节点有响应"),
+       Text("A node is there but says nothing any more; its subscriptions are alive, its loop is not",
+            "节点还在但不再发声：订阅存在，循环已停"),
+       Text("A callback of that node blocks (a driver, a debugger, a full pipe): see where with `py-spy dump --pid PID`, "
+            "and restart it.",
+            "该节点的某个回调被阻塞（驱动、调试器、管道已满）：用 `py-spy dump --pid PID` 查看位置，然后重启它。"))
+def blocked(evidence: Evidence) -> Outcome:
+    graph = evidence.graph
+    if graph is None:
+        return unknown("only a running graph shows it", "只有运行中的系统才能检查")
+    stopped = [p for p in evidence.machine.processes if p.stopped and p in evidence.machine.here(p.node)]
+    if stopped:
+        return error(f"the {stopped[0].node} (process {stopped[0].pid}) is stopped by a signal or a debugger",
+                     f"{stopped[0].node}（进程 {stopped[0].pid}）被信号或调试器暂停", pid=stopped[0].pid)
+    if evidence.ended:
+        return ok("training is over", "训练已结束")
+    for kind in ("actor", "learner"):
+        silence = _silence(evidence, graph, kind)
+        if silence > SILENT:
+            return error(f"the {kind} is in the graph but has said nothing for {silence:.1f} s, of two statuses a second: "
+                         "its loop is blocked",
+                         f"{kind} 在图中，但已 {silence:.1f} 秒没有状态（正常每秒两次）：它的循环被阻塞", silence=silence)
+    return ok("actor and learner answer", "执行器与学习器都有响应")
+
+
+def _silence(evidence: Evidence, graph: Graph, kind: str) -> float:
+    """Return for how long a kind of node that is there has been silent without a good reason, in s."""
+    seen = [graph.nodes[node] for node in graph.nodes_that_publish(MARKS[kind]) if node in graph.nodes]
+    if not seen:
+        return 0.0
+    starting = any(p.age < STARTING for p in evidence.machine.here(kind))
+    track = evidence.learner_track if kind == "learner" else next(iter(evidence.actor_tracks), None)
+    if track is None:
+        return 0.0 if starting else evidence.now - max(seen) + SILENT - SETTLED - 0.5
+    silence = track.silence(evidence.now)
+    if kind == "learner":
+        learner = evidence.learner
+        busy = learner is not None and (compiling(learner) or learner.state in (
+            LearnerState.FINISHED, LearnerState.FAILED))
+        return 0.0 if busy and silence < COMPILING else silence
+    return 0.0 if starting else silence
+
+
+@check("arm", Text("The arm answers", "机械臂有响应"),
+       Text("The actor waits for observations", "执行器在等待观测"),
+       Text("Look at the arm driver's output: is the arm switched on, unlocked and its cable plugged? Restart the driver.",
+            "查看机械臂驱动节点的输出：机械臂是否上电、解锁、接好线缆？重启驱动节点。"))
+def arm(evidence: Evidence) -> Outcome:
+    tracks = evidence.actor_tracks
+    for track in tracks:
+        before = track.since(evidence.now - 2.5)
+        waits = (ActorState.WAITING_FOR_ARM, ActorState.WAITING_FOR_SPACE)
+        if evidence.live and track.last.state in waits and before.state in waits and track.span() >= 2.0 and not any(
+                p.age < STARTING for kind in ("arm_driver", "actor") for p in evidence.machine.here(kind)):
+            return error(f"the actor gets no observations: {track.last.text}", f"执行器收不到观测：{track.last.text}")
+    return ok("the actor gets observations", "执行器收到观测") if tracks else unknown("no actor heard", "没有收到执行器的状态")
+
+
+CHECKS = (domain, qos, connections, restarts, nodes, blocked, arm)

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known about a run: what its nodes said and when, what the ROS graph shows, what this machine is like.
+
+Times are in s on one clock, that of whoever listened (a bag: of its recorder).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from rlpd_ros.data.demonstrations import DemonstrationManifest
+from rlpd_ros.status import HOST, ActorReport, ActorState, LearnerReport, LearnerState
+from rlpd_ros.types import EpisodeSummary, SpaceSpec
+
+Report = TypeVar("Report", ActorReport, LearnerReport)
+
+KEPT = 80  # samples of one session: 40 s at the usual rate
+ALIVE = 3.0  # s of silence after which a session is not counted as living
+PATIENCE = 5000  # environment steps that learning may take before its lack of success counts as a fault
+
+
+@dataclass(frozen=True)
+class Sample(Generic[Report]):
+    """One status: when it came, when it was made (by its sender's clock) and what it says."""
+
+    at: float
+    stamp: float
+    report: Report
+
+
+class Track(Generic[Report]):
+    """The newest statuses of one session, oldest first."""
+
+    def __init__(self) -> None:
+        self.samples: deque[Sample[Report]] = deque(maxlen=KEPT)
+
+    @property
+    def last(self) -> Report:
+        return self.samples[-1].report
+
+    @property
+    def heard_at(self) -> float:
+        return self.samples[-1].at
+
+    @property
+    def fresh(self) -> list[Sample[Report]]:
+        """Return the samples without a first one that was latched: it may be of any age."""
+        samples = list(self.samples)
+        return samples[1:] if len(samples) > 1 else samples
+
+    def since(self, at: float) -> Report:
+        """Return the newest report from ``at`` or before, the oldest there is if all are newer."""
+        return next((s.report for s in reversed(self.samples) if s.at <= at), self.samples[0].report)
+
+    def span(self) -> float:
+        """Return for how many s this session has been heard."""
+        return self.samples[-1].at - self.samples[0].at
+
+    def silence(self, now: float) -> float:
+        """Return the s since the last status. A lone one was perhaps latched: then its own stamp counts."""
+        silence = now - self.heard_at
+        if len(self.samples) == 1:
+            silence = max(silence, now - self.samples[0].stamp)
+        return silence
+
+    def clock_offset(self) -> float:
+        """Return how far the sender's clock is behind ours, in s, at most: the delivery counts as well."""
+        return min(sample.at - sample.stamp for sample in self.fresh)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One publisher or subscription of a node in the graph."""
+
+    topic: str  # relative to the namespace examined
+    node: str  # with its namespace
+    publishes: bool
+    reliable: bool
+    latched: bool
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The ROS graph: node -> when it was first seen; endpoints; topics of this package in other namespaces."""
+
+    nodes: dict[str, float] = field(default_factory=dict)
+    endpoints: tuple[Endpoint, ...] = ()
+    elsewhere: dict[str, str] = field(default_factory=dict)  # kind of node -> its namespace
+
+    def nodes_that_publish(self, topic: str) -> set[str]:
+        return {e.node for e in self.endpoints if e.publishes and e.topic == topic}
+
+    def nodes_that_subscribe(self, topic: str) -> set[str]:
+        return {e.node for e in self.endpoints if not e.publishes and e.topic == topic}
+
+
+@dataclass(frozen=True)
+class LocalProcess:
+    """A node of this package that runs on this machine, whether or not it can be discovered."""
+
+    pid: int
+    node: str  # "learner", "actor" ...
+    namespace: str
+    domain: int
+    discovery: str  # ROS_AUTOMATIC_DISCOVERY_RANGE in capitals, or "LOCALHOST" as ROS_LOCALHOST_ONLY has it
+    age: float  # s
+    stopped: bool = False  # by a signal or a debugger
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine that the examination runs on. ``None``: not known, or not of interest here."""
+
+    host: str = HOST
+    domain: int = 0
+    namespace: str = "/"
+    disk_free: int | None = None  # bytes, where the run is
+    shm_free: int | None = None  # bytes in /dev/shm
+    socket_buffer: int | None = None  # bytes: the largest receive buffer that the kernel allows
+    processes: tuple[LocalProcess, ...] = ()
+
+    def here(self, node: str) -> list[LocalProcess]:
+        """Return the local processes of a kind of node that belong to the graph examined."""
+        return [p for p in self.processes if p.node == node and p.domain == self.domain
+                and p.namespace == self.namespace]
+
+
+@dataclass
+class Evidence:
+    """Everything that the checks judge by. What is None or empty has not been heard, or does not apply."""
+
+    now: float = 0.0
+    live: bool = True  # a running graph; otherwise what it left behind
+    learners: dict[str, Track[LearnerReport]] = field(default_factory=dict)  # by session
+    actors: dict[str, Track[ActorReport]] = field(default_factory=dict)
+    spaces: dict[str, SpaceSpec] = field(default_factory=dict)  # of arms, by fingerprint, the newest last
+    manifest: DemonstrationManifest | None = None
+    episodes: deque[EpisodeSummary] = field(default_factory=lambda: deque(maxlen=200))
+    graph: Graph | None = None
+    machine: Machine = field(default_factory=Machine)
+    restarts: dict[str, int] = field(default_factory=dict)  # node -> new processes of it within the last minute
+    errors: dict[str, str] = field(default_factory=dict)  # node -> the line with which it ended, from its log
+    patience: int = PATIENCE
+
+    @property
+    def learner_track(self) -> Track[LearnerReport] | None:
+        """Return what the newest learner said."""
+        return max(self.learners.values(), key=lambda track: track.heard_at, default=None)
+
+    @property
+    def learner(self) -> LearnerReport | None:
+        track = self.learner_track
+        return track.last if track else None
+
+    @property
+    def actor_tracks(self) -> list[Track[ActorReport]]:
+        """Return what the living actors said; the one heard last if none lives."""
+        tracks = sorted(self.actors.values(), key=lambda track: track.heard_at, reverse=True)
+        living = [track for track in tracks if self.now - track.heard_at < ALIVE or not self.live]
+        return living or tracks[:1]
+
+    @property
+    def evaluating(self) -> bool:
+        return any(track.last.state == ActorState.EVALUATING for track in self.actor_tracks)
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether training is over, as it should be in the end."""
+        return self.learner is not None and self.learner.state == LearnerState.FINISHED
+
+    @property
+    def space(self) -> SpaceSpec | None:
+        return next(reversed(self.spaces.values()), None)
+
+    @property
+    def empty(self) -> bool:
+        """Tell whether there is nothing at all to examine."""
+        return not (self.learners or self.actors or self.spaces or self.manifest or self.errors)
+
+
+def compiling(learner: LearnerReport) -> bool:
+    """Tell whether the learner is about to do its first step: compiling it keeps a learner silent for a while."""
+    near = learner.online_buffer_size >= 0.5 * learner.training_starts
+    return learner.gradient_step == learner.restored_gradient_step and near

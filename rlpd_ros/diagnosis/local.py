@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this machine shows without ROS: the processes of nodes, with their domain, and what is left of its resources."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from pathlib import Path
+
+from rlpd_ros.diagnosis.evidence import LocalProcess, Machine
+
+PROC = Path("/proc")
+KINDS = ("learner", "actor", "arm_driver", "demo_loader")
+_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+
+def look(domain: int, namespace: str, run: str = "") -> Machine:
+    """Return what this machine is like; ``run``: a run directory, whose disk is looked at if it is here."""
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage(run).free if run else None
+        return Machine(domain=domain, namespace=namespace, disk_free=free, shm_free=_free("/dev/shm"),
+                       socket_buffer=_number(PROC / "sys/net/core/rmem_max"), processes=tuple(processes()))
+    return Machine(domain=domain, namespace=namespace, processes=tuple(processes()))
+
+
+def processes() -> list[LocalProcess]:
+    """Return the nodes of this package that run here and may be looked into; [] where there is no /proc."""
+    found = []
+    for folder in PROC.glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # gone meanwhile, or somebody else's
+            arguments = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            node = kind_of(arguments)
+            if node:
+                found.append(_process(folder, node, arguments))
+    return found
+
+
+def kind_of(arguments: list[str]) -> str:
+    """Return which node a command line starts, "" if none of this package."""
+    if "--ros-args" not in arguments:
+        return ""
+    for argument in arguments[:3]:
+        folder, _, name = argument.rpartition("/")
+        if name in KINDS and folder.endswith("rlpd_ros"):
+            return name
+    names = [a.partition(":=")[2] for a in arguments if a.startswith("__node:=")]
+    return names[0] if names and names[0] in KINDS and any("rlpd_ros" in a for a in arguments) else ""
+
+
+def _process(folder: Path, node: str, arguments: list[str]) -> LocalProcess:
+    environment = dict(entry.partition("=")[::2] for entry in (folder / "environ").read_bytes().decode(
+        errors="replace").split("\0"))
+    namespaces = [a.partition(":=")[2] for a in arguments if a.startswith("__ns:=")]
+    state, *rest = (folder / "stat").read_text().rpartition(")")[2].split()
+    if state in "ZX":
+        raise ValueError("dead")
+    started = int(rest[18]) / _TICKS
+    local = environment.get("ROS_LOCALHOST_ONLY") == "1"
+    discovery = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST" if local else "SUBNET")
+    return LocalProcess(
+        pid=int(folder.name), node=node, namespace=namespaces[0] if namespaces else "/",
+        domain=int(environment.get("ROS_DOMAIN_ID") or 0), discovery=discovery.upper(),
+        age=time.clock_gettime(time.CLOCK_BOOTTIME) - started, stopped=state in "Tt")
+
+
+def _free(folder: str) -> int | None:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

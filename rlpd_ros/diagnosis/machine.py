@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is there something wrong with the machines that the nodes run on?"""
+
+from __future__ import annotations
+
+from rlpd_ros.diagnosis.evidence import ALIVE, Evidence
+from rlpd_ros.diagnosis.finding import NO_ACTOR, Outcome, Text, check, error, ok, unknown, warn
+
+CLOCK = 1.0  # s between two clocks that do no harm
+LOW_DISK = 500 * 2**20  # bytes
+OVERRUNS = 0.05  # share of late answers
+FEW = 20  # steps that a share is not judged by
+
+
+@check("disk", Text("Transitions reach the disk", "转移数据可写入磁盘"),
+       Text("The learner takes transitions but acknowledges none; in lockstep everything comes to a halt",
+            "学习器收到转移数据却不确认；同步模式下一切停住"),
+       Text("Make space on the disk of the run directory: nothing is lost, the learner goes on by itself.",
+            "清理运行目录所在磁盘的空间：数据不会丢失，学习器会自动继续。"))
+def disk(evidence: Evidence) -> Outcome:
+    learner, free = evidence.learner, evidence.machine.disk_free
+    if learner is not None and learner.store_error:
+        return error(f"the learner cannot store transitions: {learner.store_error}", f"学习器无法保存转移数据：{learner.store_error}",
+                     disk_free=-1 if free is None else free)
+    if free is None:
+        return unknown("the run directory is not on this machine", "运行目录不在本机")
+    if free < LOW_DISK:
+        return warn(f"only {free / 2**20:.0f} MiB are free where the run is stored", f"运行目录所在磁盘只剩 {free / 2**20:.0f} MiB",
+                    disk_free=free)
+    return ok(f"{free / 2**30:.1f} GiB free", f"剩余 {free / 2**30:.1f} GiB", disk_free=free)
+
+
+@check("clock", Text("Clocks agree", "时钟一致"),
+       Text("Ages of policies make no sense; recordings of two machines do not fit together", "策略的时间不合理；两台机器的记录对不上"),
+       Text("Synchronise the machines' clocks (chrony or NTP).", "同步各机器的时钟（chrony 或 NTP）。"))
+def clock(evidence: Evidence) -> Outcome:
+    tracks = [*evidence.actor_tracks, *([evidence.learner_track] if evidence.learner_track else [])]
+    offsets = {track.last.host: track.clock_offset() for track in tracks  # type: ignore[attr-defined]
+               if len(track.samples) > 2 and evidence.now - track.heard_at < ALIVE}  # type: ignore[attr-defined]
+    if not evidence.live or not offsets:
+        return unknown("only fresh statuses show it", "需要最新的状态才能检查")
+    host, offset = max(offsets.items(), key=lambda item: abs(item[1]))
+    if abs(offset) > CLOCK:
+        side, zh_side = ("behind", "慢") if offset > 0 else ("ahead of", "快")
+        return warn(f"the clock of {host} is {abs(offset):.1f} s {side} this machine's", f"{host} 的时钟比本机{zh_side} {abs(offset):.1f} 秒",
+                    offset=offset)
+    return ok(f"within {abs(offset):.2f} s", f"相差不超过 {abs(offset):.2f} 秒", offset=offset)
+
+
+@check("buffers", Text("Buffers fit the messages", "缓冲区足够大"),
+       Text("Small messages arrive, policies do not", "小消息能到，策略到不了"),
+       Text("Enlarge /dev/shm (docker run --shm-size=1g) or, between machines, the socket buffer: "
+            "sysctl -w net.core.rmem_max=33554432.",
+            "增大 /dev/shm（docker run --shm-size=1g）；跨机器时增大套接字缓冲区：sysctl -w net.core.rmem_max=33554432。"))
+def buffers(evidence: Evidence) -> Outcome:
+    machine, learner = evidence.machine, evidence.learner
+    if learner is None or not learner.policy_bytes:
+        return unknown("the size of the policy is not known", "策略大小未知")
+    size, shm, socket = learner.policy_bytes, machine.shm_free, machine.socket_buffer
+    if shm is not None and shm < 2 * size:
+        return error(f"/dev/shm has {shm / 2**20:.1f} MiB free, a policy has {size / 2**20:.1f} MiB",
+                     f"/dev/shm 仅剩 {shm / 2**20:.1f} MiB，一个策略有 {size / 2**20:.1f} MiB", shm_free=shm, policy_bytes=size)
+    hosts = {learner.host, *(track.last.host for track in evidence.actor_tracks)}
+    if len(hosts) > 1 and socket is not None and socket < size:
+        return warn(f"net.core.rmem_max is {socket / 2**20:.2f} MiB, a policy has {size / 2**20:.2f} MiB and goes over the "
+                    "network",
+                    f"net.core.rmem_max 为 {socket / 2**20:.2f} MiB，而 {size / 2**20:.2f} MiB 的策略要经过网络",
+                    socket_buffer=socket, policy_bytes=size)
+    return ok(f"a policy has {size / 2**20:.2f} MiB", f"一个策略有 {size / 2**20:.2f} MiB", policy_bytes=size)
+
+
+@check("overruns", Text("Control keeps its rate", "控制周期达标"),
+       Text("The arm stutters: it holds still where an action came too late", "机械臂一顿一顿：动作来得太晚时它会停住"),
+       Text("Lower control_rate, or move the learner to another machine (nodes:=...), or give the actor its own core "
+            "(taskset).",
+            "降低 control_rate，或把学习器放到另一台机器（nodes:=...），或给执行器单独的核心（taskset）。"))
+def overruns(evidence: Evidence) -> Outcome:
+    if not evidence.actor_tracks:
+        return NO_ACTOR
+    share, late, steps = 0.0, 0, 0
+    for track in evidence.actor_tracks:
+        now, before = track.last, track.since(evidence.now - 10.0)
+        late, steps = now.overruns - before.overruns, now.env_steps - before.env_steps
+        share = late / max(1, late + steps)
+        if late + steps >= FEW and share > OVERRUNS:
+            return warn(f"{late} of the last {late + steps} control steps were answered too late ({share:.0%}); an action takes "
+                        f"{now.inference_ms:.1f} ms",
+                        f"最近 {late + steps} 个控制步中有 {late} 个应答太晚（{share:.0%}）；计算一次动作需 {now.inference_ms:.1f} ms",
+                        overruns=late, steps=steps, inference_ms=now.inference_ms)
+    return ok(f"{late} late answers in {late + steps} steps", f"{late + steps} 步中有 {late} 次应答太晚", overruns=late, steps=steps)
+
+
+CHECKS = (disk, clock, buffers, overruns)

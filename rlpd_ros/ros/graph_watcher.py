@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Listen to a running graph on behalf of a diagnosis: its small topics, and who publishes and subscribes what."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from rclpy.node import Node
+from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
+
+from rlpd_ros.data.demonstrations import DemonstrationManifest
+from rlpd_ros.diagnosis.collector import Collector
+from rlpd_ros.diagnosis.connection import MARKS, WIRES
+from rlpd_ros.diagnosis.evidence import Endpoint, Evidence, Graph
+from rlpd_ros.diagnosis.local import look
+from rlpd_ros.errors import DataError
+from rlpd_ros.ros import messages, qos
+from rlpd_ros.status import HOST, ActorReport, LearnerReport
+from rlpd_ros.types import EpisodeSummary
+
+TOPICS = tuple(dict.fromkeys([topic for topic, _, _ in WIRES] + list(MARKS.values())))
+RESTARTS = "restarts"  # the status by which a monitor tells how often it saw nodes die
+
+
+class GraphWatcher:
+    """Subscribe ``node`` to what a diagnosis needs. The owner spins the node and calls ``look`` now and then."""
+
+    def __init__(self, node: Node, patience: int, domain: int) -> None:
+        self._node = node
+        self._domain = domain
+        self._collector = Collector(patience)
+        for topic, callback in (
+                (qos.LEARNER_STATUS, self._on_learner), (qos.ACTOR_STATUS, self._on_actor),
+                (qos.SPACE_SPEC, self._on_space), (qos.DEMO_MANIFEST, self._on_manifest),
+                (qos.EPISODE, self._on_episode)):
+            qos.subscription(node, topic, callback)
+
+    def heed_monitor(self) -> None:
+        """Take what a monitor of the same namespace has seen before this process came."""
+        qos.subscription(self._node, qos.DIAGNOSTICS, self._on_diagnostics)
+
+    def look(self) -> Evidence:
+        """Look at the graph and the machine, and return all evidence."""
+        evidence = self._collector.evidence
+        learner = evidence.learner
+        run = learner.run if learner is not None and learner.host == HOST and os.path.isdir(learner.run) else ""
+        known = evidence.restarts
+        now = time.time()
+        self._collector.look(self._graph(now), look(self._domain, self._node.get_namespace(), run), now)
+        if known and not evidence.restarts:
+            self._collector.hear_restarts(known)
+        return self._collector.at(now)
+
+    def _graph(self, now: float) -> Graph:
+        node = self._node
+        endpoints = []
+        for topic in TOPICS:
+            name = node.resolve_topic_name(topic)
+            for publishes, infos in ((True, node.get_publishers_info_by_topic(name)),
+                                     (False, node.get_subscriptions_info_by_topic(name))):
+                endpoints += [_endpoint(topic, publishes, info) for info in infos
+                              if not info.node_name.startswith("_")]  # not known yet, or a tool's
+        return Graph({e.node: now for e in endpoints}, tuple(endpoints), self._elsewhere())
+
+    def _elsewhere(self) -> dict[str, str]:
+        """Return the namespaces of nodes of this package that are not in this node's own."""
+        found = {}
+        kinds = {qos_topic: kind for kind, qos_topic in MARKS.items()}
+        for name, types in self._node.get_topic_names_and_types():
+            namespace, _, topic = name.rpartition("/")
+            if topic in kinds and any(t.startswith("rlpd_ros/") for t in types):
+                namespace = namespace or "/"
+                if namespace != self._node.get_namespace() and self._node.get_publishers_info_by_topic(name):
+                    found[kinds[topic]] = namespace
+        return found
+
+    def _on_learner(self, message) -> None:
+        self._collector.hear_learner(messages.to_fields(LearnerReport, message), _stamp(message), time.time())
+
+    def _on_actor(self, message) -> None:
+        self._collector.hear_actor(messages.to_fields(ActorReport, message), _stamp(message), time.time())
+
+    def _on_space(self, message) -> None:
+        try:
+            self._collector.hear_space(messages.to_space_spec(message))
+        except DataError as error:
+            self._node.get_logger().warning(f"refused: {error}", throttle_duration_sec=10.0)
+
+    def _on_manifest(self, message) -> None:
+        self._collector.hear_manifest(messages.to_fields(DemonstrationManifest, message))
+
+    def _on_episode(self, message) -> None:
+        self._collector.hear_episode(messages.to_fields(EpisodeSummary, message))
+
+    def _on_diagnostics(self, message) -> None:
+        name = status_name(self._node.get_namespace(), RESTARTS)
+        for status in message.status:
+            if status.name == name:
+                self._collector.hear_restarts({v.key: int(v.value) for v in status.values if v.value.isdecimal()})
+
+
+def status_name(namespace: str, check: str) -> str:
+    """Return the name of a check's status on /diagnostics."""
+    return f"rlpd{namespace.rstrip('/')}: {check}"
+
+
+def _endpoint(topic: str, publishes: bool, info) -> Endpoint:
+    profile = info.qos_profile
+    return Endpoint(topic, f"{info.node_namespace.rstrip('/')}/{info.node_name}", publishes,
+                    profile.reliability == QoSReliabilityPolicy.RELIABLE,
+                    profile.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def _stamp(message) -> float:
+    return message.header.stamp.sec + message.header.stamp.nanosec / 1e9
