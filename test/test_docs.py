@@ -16,6 +16,7 @@ from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.factory import make_arm
 from rlpd_ros.cli import _parser
+from rlpd_ros.diagnosis import LANGUAGES, troubleshooting_rows
 from rlpd_ros.preparation import Configurations, preset_file, resolve
 from rlpd_ros.ros import qos
 from rlpd_ros.settings import NODES
@@ -135,7 +136,7 @@ def test_commands_are_accepted(path):
 
 
 def test_commands_are_found_at_all():
-    assert {options.command for options in parsed(READMES[0])} == {"train", "eval", "report", "record"}
+    assert {options.command for options in parsed(READMES[0])} == {"train", "eval", "report", "record", "doctor"}
 
 
 @each_document
@@ -186,8 +187,8 @@ def described(topic: qos.Topic) -> str:
 def test_the_drawing_shows_the_topics_that_there_are():
     drawing = re.sub(r"<(style|desc|title).*?</\1>", "", (ROOT / "docs/images/graph.svg").read_text(), flags=re.DOTALL)
     shown = {word for text in re.findall(r"<text[^>]*>([^<]*)</text>", drawing) for word in re.findall(r"\w+", text)}
-    topics = {topic.name for topic in vars(qos).values() if isinstance(topic, qos.Topic)}
-    told = {row[0].strip("`") for row in tables(ROOT / "docs" / "architecture.md")[0][1:]}
+    topics = {topic.name.strip("/") for topic in vars(qos).values() if isinstance(topic, qos.Topic)}
+    told = {row[0].strip("`/") for row in tables(ROOT / "docs" / "architecture.md")[0][1:]}
     assert shown & topics == told
     assert set(NODES) <= shown
 
@@ -232,6 +233,11 @@ def test_what_the_system_says_is_what_it_says(path):
     for text in said:
         for part in filter(None, re.sub(r"version 1, learner step 0|(?<=: )version ", "…", text).split("…")):
             assert part.strip() in texts() or part in names(), text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_table_of_checks_is_that_of_the_doctor(language):
+    assert "\n".join(troubleshooting_rows(language)) in (ROOT / "docs" / "troubleshooting.md").read_text()
 
 
 def test_both_languages_have_the_same_structure():
