@@ -91,6 +91,7 @@ class Actor:
         self._applied: PolicySnapshot | None = None
         self._offered: PolicySnapshot | None = None  # waits for the end of an evaluation
         self._newest_version = 0
+        self._run_steps = 0  # training steps that the learner knows of, those of earlier lives and other actors too
 
         self._current: TimeStep | None = None
         self._answer: ActionRecord | None = None
@@ -144,6 +145,7 @@ class Actor:
     def acknowledge(self, ack: Acknowledgement) -> None:
         """Take the learner's receipt and the step budget that comes with it."""
         if ack.session == self.session:
+            self._run_steps = ack.env_steps
             if self._outbox.is_foreign(ack):
                 self.session = self.report.session = new_session("actor")
                 self._outbox.renumber(self.session)
@@ -213,7 +215,11 @@ class Actor:
         return None
 
     def _in_random_phase(self) -> bool:
-        return self._evaluation is None and self.report.env_steps < self.config.random_steps
+        return self._evaluation is None and self._random_steps_left() > 0
+
+    def _random_steps_left(self) -> int:
+        """Return how many are left: a run has them once, however often actors or the whole run are started again."""
+        return self.config.random_steps - max(self.report.env_steps, self._run_steps)
 
     def _choose(self, now: TimeStep) -> tuple[np.ndarray, Source]:
         if self._intervention is not None:
@@ -340,7 +346,6 @@ class Actor:
             done = self._evaluation
             return ActorState.EVALUATING, f"evaluation {done.number}: {done.successes} of {done.episodes} successful"
         if self._in_random_phase():
-            left = self.config.random_steps - self.report.env_steps
-            return ActorState.ACTING, (
-                f"acting at RANDOM for {left} more steps (random_steps {self.config.random_steps})")
+            return ActorState.ACTING, (f"acting at RANDOM for {self._random_steps_left()} more steps "
+                                       f"(random_steps {self.config.random_steps})")
         return ActorState.ACTING, f"acting on version {self.report.applied_version}"

@@ -325,7 +325,7 @@ class Learner:
             account = self.intake.ledger[session]
             self._out.acknowledge(Acknowledgement(
                 session=session, learner_session=self.session, sequence=account.sequence,
-                budget=account.sequence + self._budget(account), stored=account.stored,
+                budget=account.sequence + self._budget(account), env_steps=self.report.env_steps, stored=account.stored,
                 duplicates=account.duplicates, rejected=account.rejected, text=account.text))
         self.intake.to_acknowledge.clear()
 

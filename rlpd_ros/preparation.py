@@ -49,7 +49,7 @@ class Configurations:
         try:
             parsed = parse_yaml(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--set {text}: the value is not YAML: {error}") from error
+            raise ConfigError(f"--set {text}: the value is not YAML: {' '.join(str(error).split())}") from error
         self._set([node] if dot else list(NODES), name if dot else target, parsed, "--set")
 
     def set_demonstrations(self, paths: tuple[str, ...]) -> None:

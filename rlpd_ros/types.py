@@ -220,6 +220,7 @@ class Acknowledgement:
     learner_session: str
     sequence: int
     budget: int
+    env_steps: int = 0
     stored: int = 0
     duplicates: int = 0
     rejected: int = 0

@@ -79,8 +79,8 @@ class World:
 
     # What the world does
 
-    def acknowledge(self, sequence: int, budget: int) -> None:
-        self.actor.acknowledge(Acknowledgement(self.actor.session, self.learner, sequence, budget))
+    def acknowledge(self, sequence: int, budget: int, env_steps: int = 0) -> None:
+        self.actor.acknowledge(Acknowledgement(self.actor.session, self.learner, sequence, budget, env_steps))
 
     def observe(self, step: int, **fields) -> TimeStep:
         """Show the arm's state after ``step`` steps; it follows from episode and step."""
@@ -158,6 +158,19 @@ def test_random_steps_are_counted_exactly_and_marked() -> None:
     drawn = np.array([a.action for a in world.actions[:7]])
     assert len(np.unique(drawn)) == drawn.size
     assert drawn.min() < -0.5 < 0.5 < drawn.max()
+
+
+def test_random_steps_come_once_in_a_run_however_often_the_actor_is_started() -> None:
+    world = World(random_steps=50)
+    world.actor.offer(snapshot())
+    world.acknowledge(0, 10**6, env_steps=48)  # 48 were taken in an earlier life
+    world.run_episode(1)
+    assert "RANDOM for 2 more" in world.actor.status().text
+    world.acknowledge(1, 10**6, env_steps=49)
+    world.run_episode(2)
+    world.acknowledge(3, 10**6, env_steps=51)
+    world.run_episode(1)
+    assert [a.source for a in world.actions] == [Source.RANDOM] * 3 + [Source.POLICY]
 
 
 def test_no_random_steps_are_none() -> None:

@@ -165,6 +165,7 @@ def test_only_the_next_in_order_is_taken() -> None:
         10, 6, 2, 2)
     ack = world.answer()
     assert (ack.sequence, ack.stored, ack.duplicates, ack.rejected) == (6, 6, 2, 0)
+    assert ack.env_steps == 6
     assert ack.learner_session == "learner-1"
 
 
@@ -701,6 +702,9 @@ def test_a_resumed_run_goes_on_exactly_as_if_it_had_never_stopped(tmp_path) -> N
     report = second.learner.status()
     assert (report.gradient_step, report.env_steps, report.online_buffer_size) == (15, 25, 25)
     assert second.learner.wall_s == pytest.approx(7)
+    second.hear("actor-2")
+    assert second.answer("actor-2").env_steps == 25
+    second.now += 10
     second.demonstrate(20)
     for world in (first, second):
         world.feed(26, 40)
