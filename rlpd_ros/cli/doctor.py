@@ -18,6 +18,7 @@ from rlpd_ros.errors import DataError
 
 HEALTHY, FAULTS, NOTHING = 0, 1, 2
 LISTEN = 3.0  # s
+LISTEN_LONG = 4.2  # s, where discovery takes long
 WORDS = {
     "en": {Level.OK: "OK", Level.WARN: "WARN", Level.ERROR: "ERROR", Level.STALE: "-", "check": "check",
            "found": "found", "remedy": "what to do", "verdict": "most likely cause", "healthy": "no fault found"},
@@ -102,11 +103,11 @@ def _listen(domain: int, namespace: str, patience: int) -> Evidence:
     try:
         watcher = GraphWatcher(node, patience, domain)
         watcher.heed_monitor()
-        until, seen_at = time.monotonic() + LISTEN, 0.0
-        while (now := time.monotonic()) < until:
+        began, looked_at = time.monotonic(), 0.0
+        while (now := time.monotonic()) < began + LISTEN or (now < began + LISTEN_LONG and not watcher.heard_enough):
             executor.spin_once(timeout_sec=0.05)
-            if now - seen_at > 0.4:  # when each node was first seen tells how far discovery has come
-                seen_at = now
+            if now - looked_at > 0.4:  # when each node was first seen tells how far discovery has come
+                looked_at = now
                 watcher.look()
         return watcher.look()
     finally:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from rlpd_ros.data.demonstrations import DemonstrationManifest
 from rlpd_ros.diagnosis.evidence import Evidence, Graph, LocalProcess, Machine, Sample, Track
 from rlpd_ros.status import ActorReport, LearnerReport
@@ -10,6 +12,9 @@ from rlpd_ros.types import EpisodeSummary, SpaceSpec
 
 MINUTE = 60.0  # s over which restarts are counted
 FORGET = 60.0  # s after which a session that is gone is of no interest any more
+IDLE = 0.04  # share of a core that a process does not need for doing nothing
+IDLE_TIME = 1.5  # s over which that is measured
+BURST = 0.1  # s between messages that were kept for whom comes late, or held up
 MAX_SESSIONS = 50  # bounds the memory that strangers can claim
 
 
@@ -20,12 +25,13 @@ class Collector:
         self.evidence = Evidence(patience=patience)
         self._alive: dict[str, set[int]] = {}  # node -> its processes
         self._deaths: dict[str, list[float]] = {}
+        self._cpu: deque[tuple[float, dict[int, float]]] = deque(maxlen=10)  # of every process, at the last looks
 
     def hear_learner(self, report: LearnerReport, stamp: float, at: float) -> None:
-        self._track(self.evidence.learners, report.session, at).samples.append(Sample(at, stamp, report))
+        self._add(self._track(self.evidence.learners, report.session, at), Sample(at, stamp, report))
 
     def hear_actor(self, report: ActorReport, stamp: float, at: float) -> None:
-        self._track(self.evidence.actors, report.session, at).samples.append(Sample(at, stamp, report))
+        self._add(self._track(self.evidence.actors, report.session, at), Sample(at, stamp, report))
 
     def hear_space(self, spec: SpaceSpec) -> None:
         self.evidence.spaces.pop(spec.fingerprint, None)
@@ -48,6 +54,7 @@ class Collector:
         self.evidence.graph = Graph(seen, graph.endpoints, graph.elsewhere)
         self.evidence.machine = machine
         self._count_deaths(machine, at)
+        self._find_idle(machine, at)
         if len(self.evidence.spaces) > 1 and len(graph.nodes_that_publish("space_spec")) < 2:
             self.evidence.spaces = {spec.fingerprint: spec for spec in [self.evidence.space] if spec}
 
@@ -65,6 +72,14 @@ class Collector:
             tracks[session] = Track()
         return tracks[session]
 
+    @staticmethod
+    def _add(track: Track, sample: Sample) -> None:
+        """Append a sample. Of several that come at once, though they were made one after another, the last counts."""
+        samples = track.samples
+        if samples and sample.at - samples[-1].at < BURST and sample.stamp - samples[-1].stamp > 2 * BURST:
+            samples.pop()
+        samples.append(sample)
+
     def _count_deaths(self, machine: Machine, at: float) -> None:
         """Count the processes that are gone while another of the same node is there or was there since."""
         alive: dict[str, set[int]] = {}
@@ -77,6 +92,14 @@ class Collector:
         self._deaths = {node: recent for node, times in self._deaths.items()
                         if (recent := [t for t in times if at - t < MINUTE])}
         self.evidence.restarts = {node: len(times) for node, times in self._deaths.items()}
+
+    def _find_idle(self, machine: Machine, at: float) -> None:
+        now = {process.pid: process.cpu for process in machine.processes}
+        self._cpu.append((at, now))
+        earlier = [(then, cpu) for then, cpu in self._cpu if at - then >= IDLE_TIME]
+        if earlier:
+            then, cpu = earlier[-1]
+            self.evidence.idle = {pid for pid in now if pid in cpu and now[pid] - cpu[pid] < IDLE * (at - then)}
 
     @staticmethod
     def _ours(machine: Machine) -> list[LocalProcess]:

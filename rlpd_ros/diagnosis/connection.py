@@ -18,9 +18,11 @@ WIRES = (
     ("action", "actor", "arm_driver"))
 """Topic, who publishes it, who subscribes to it."""
 
-SETTLED = 2.0  # s after which all endpoints of a node have been discovered
+SETTLED = 1.0  # s after which all endpoints of a node have been discovered
 STARTING = 40.0  # s that a node may take from its start until it is heard: imports, compilation
+RESETTING = 8.0  # s that an arm driver which is started again may take
 COMPILING = 120.0  # s that a learner may take to compile its update
+UNHEARD = 1.7  # s after which a node that is there must have been heard for the first time
 SILENT = 4.0  # s without a status, of which there are two a second
 
 
@@ -220,16 +222,18 @@ def _silence(evidence: Evidence, graph: Graph, kind: str) -> float:
     seen = [graph.nodes[node] for node in graph.nodes_that_publish(MARKS[kind]) if node in graph.nodes]
     if not seen:
         return 0.0
-    starting = any(p.age < STARTING for p in evidence.machine.here(kind))
+    ours = evidence.machine.here(kind)
+    busy = not ours or any(p.pid not in evidence.idle for p in ours)  # it may be compiling
+    starting = busy and any(p.age < STARTING for p in ours)
     track = evidence.learner_track if kind == "learner" else next(iter(evidence.actor_tracks), None)
     if track is None:
-        return 0.0 if starting else evidence.now - max(seen) + SILENT - SETTLED - 0.5
+        return 0.0 if starting or evidence.now - max(seen) < UNHEARD else SILENT + evidence.now - max(seen)
     silence = track.silence(evidence.now)
     if kind == "learner":
         learner = evidence.learner
-        busy = learner is not None and (compiling(learner) or learner.state in (
-            LearnerState.FINISHED, LearnerState.FAILED))
-        return 0.0 if busy and silence < COMPILING else silence
+        at_rest = learner is not None and (
+            (compiling(learner) and busy) or learner.state in (LearnerState.FINISHED, LearnerState.FAILED))
+        return 0.0 if at_rest and silence < COMPILING else silence
     return 0.0 if starting else silence
 
 
@@ -242,8 +246,9 @@ def arm(evidence: Evidence) -> Outcome:
     for track in tracks:
         before = track.since(evidence.now - 2.5)
         waits = (ActorState.WAITING_FOR_ARM, ActorState.WAITING_FOR_SPACE)
+        patience = RESETTING if track.last.env_steps else STARTING
         if evidence.live and track.last.state in waits and before.state in waits and track.span() >= 2.0 and not any(
-                p.age < STARTING for kind in ("arm_driver", "actor") for p in evidence.machine.here(kind)):
+                p.age < patience for kind in ("arm_driver", "actor") for p in evidence.machine.here(kind)):
             return error(f"the actor gets no observations: {track.last.text}", f"执行器收不到观测：{track.last.text}")
     return ok("the actor gets observations", "执行器收到观测") if tracks else unknown("no actor heard", "没有收到执行器的状态")
 

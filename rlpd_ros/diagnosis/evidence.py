@@ -107,6 +107,7 @@ class LocalProcess:
     discovery: str  # ROS_AUTOMATIC_DISCOVERY_RANGE in capitals, or "LOCALHOST" as ROS_LOCALHOST_ONLY has it
     age: float  # s
     stopped: bool = False  # by a signal or a debugger
+    cpu: float = 0.0  # s of computing so far
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class Evidence:
     graph: Graph | None = None
     machine: Machine = field(default_factory=Machine)
     restarts: dict[str, int] = field(default_factory=dict)  # node -> new processes of it within the last minute
+    idle: set[int] = field(default_factory=set)  # local processes that have not computed for a while
     errors: dict[str, str] = field(default_factory=dict)  # node -> the line with which it ended, from its log
     patience: int = PATIENCE
 

@@ -57,12 +57,13 @@ def _process(folder: Path, node: str, arguments: list[str]) -> LocalProcess:
     if state in "ZX":
         raise ValueError("dead")
     started = int(rest[18]) / _TICKS
+    cpu = (int(rest[10]) + int(rest[11])) / _TICKS
     local = environment.get("ROS_LOCALHOST_ONLY") == "1"
     discovery = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST" if local else "SUBNET")
     return LocalProcess(
         pid=int(folder.name), node=node, namespace=namespaces[0] if namespaces else "/",
         domain=int(environment.get("ROS_DOMAIN_ID") or 0), discovery=discovery.upper(),
-        age=time.clock_gettime(time.CLOCK_BOOTTIME) - started, stopped=state in "Tt")
+        age=time.clock_gettime(time.CLOCK_BOOTTIME) - started, stopped=state in "Tt", cpu=cpu)
 
 
 def _free(folder: str) -> int | None:

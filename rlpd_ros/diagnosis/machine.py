@@ -34,12 +34,14 @@ def disk(evidence: Evidence) -> Outcome:
        Text("Ages of policies make no sense; recordings of two machines do not fit together", "策略的时间不合理；两台机器的记录对不上"),
        Text("Synchronise the machines' clocks (chrony or NTP).", "同步各机器的时钟（chrony 或 NTP）。"))
 def clock(evidence: Evidence) -> Outcome:
-    tracks = [*evidence.actor_tracks, *([evidence.learner_track] if evidence.learner_track else [])]
-    offsets = {track.last.host: track.clock_offset() for track in tracks  # type: ignore[attr-defined]
-               if len(track.samples) > 2 and evidence.now - track.heard_at < ALIVE}  # type: ignore[attr-defined]
+    offsets = [(track.last.host, track.clock_offset()) for track in evidence.actor_tracks
+               if len(track.samples) > 2 and evidence.now - track.heard_at < ALIVE]
+    learner = evidence.learner_track
+    if learner is not None and len(learner.samples) > 2 and evidence.now - learner.heard_at < ALIVE:
+        offsets.append((learner.last.host, learner.clock_offset()))
     if not evidence.live or not offsets:
         return unknown("only fresh statuses show it", "需要最新的状态才能检查")
-    host, offset = max(offsets.items(), key=lambda item: abs(item[1]))
+    host, offset = max(offsets, key=lambda item: abs(item[1]))
     if abs(offset) > CLOCK:
         side, zh_side = ("behind", "慢") if offset > 0 else ("ahead of", "快")
         return warn(f"the clock of {host} is {abs(offset):.1f} s {side} this machine's", f"{host} 的时钟比本机{zh_side} {abs(offset):.1f} 秒",

@@ -20,6 +20,7 @@ from rlpd_ros.status import HOST, ActorReport, LearnerReport
 from rlpd_ros.types import EpisodeSummary
 
 TOPICS = tuple(dict.fromkeys([topic for topic, _, _ in WIRES] + list(MARKS.values())))
+ENOUGH = 2.2  # s
 RESTARTS = "restarts"  # the status by which a monitor tells how often it saw nodes die
 
 
@@ -39,6 +40,13 @@ class GraphWatcher:
     def heed_monitor(self) -> None:
         """Take what a monitor of the same namespace has seen before this process came."""
         qos.subscription(self._node, qos.DIAGNOSTICS, self._on_diagnostics)
+
+    @property
+    def heard_enough(self) -> bool:
+        """Tell whether learner and actor have been heard for long enough to see what changes."""
+        evidence = self._collector.evidence
+        tracks = [evidence.learner_track, next(iter(evidence.actor_tracks), None)]
+        return all(track is not None and track.span() >= ENOUGH for track in tracks)
 
     def look(self) -> Evidence:
         """Look at the graph and the machine, and return all evidence."""

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checks on constructed evidence: a healthy run, and one thing changed at a time."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from rlpd_ros.data.demonstrations import DemonstrationManifest
+from rlpd_ros.diagnosis import CHECKS, LANGUAGES, Evidence, Level, diagnose, faults, troubleshooting_rows
+from rlpd_ros.diagnosis.collector import Collector
+from rlpd_ros.diagnosis.connection import MARKS, WIRES
+from rlpd_ros.diagnosis.evidence import Endpoint, Graph, LocalProcess, Machine
+from rlpd_ros.diagnosis.local import kind_of
+from rlpd_ros.status import HOST, ActorReport, ActorState, LearnerReport, LearnerState
+from rlpd_ros.types import EpisodeSummary, SpaceField, SpaceSpec
+
+NOW = 1000.0
+SPACE = SpaceSpec("robot", (SpaceField.box("position", [-1] * 3, [1] * 3, "m"),),
+                  (SpaceField.box("delta", [-1] * 2, [1] * 2),), 10.0, "base", 50)
+LEARNER = LearnerReport(
+    "learner-1", state=LearnerState.TRAINING, space_fingerprint=SPACE.fingerprint, network_fingerprint="net",
+    gradient_step=2000, max_steps=100_000, version=40, policy_bytes=300_000, env_steps=2100, online_buffer_size=2100,
+    replay_buffer_capacity=200_000, demo_buffer_size=300, demo_expected=300, training_starts=100,
+    transitions_received=2100, transitions_stored=2100, data_age=0.1, utd_set=2.0, utd_measured=2.0, q_mean=0.5,
+    entropy=-1.0, temperature=0.01, parameter_change=1.0, demo_action_distance=0.3, demo_action_distance_first=0.8,
+    discount=0.95, reward_seen=1.0)
+ACTOR = ActorReport(
+    "actor-1", state=ActorState.ACTING, applied_version=40, newest_version=40, space_fingerprint=SPACE.fingerprint,
+    network_fingerprint="net", env_steps=2100, policy_actions=2100, transitions_sent=2100, transitions_acked=2100)
+MANIFEST = DemonstrationManifest("demos-1", ["bag"], [300], [10], [10], ["0"], 300, 1.0, 0.0, 0.2, SPACE.fingerprint,
+                                 True)
+NAMES = {kind: f"/{kind}" for kind in MARKS}
+PROCESSES = tuple(LocalProcess(100 + i, kind, "/", 5, "LOCALHOST", 100.0) for i, kind in enumerate(MARKS))
+MACHINE = Machine(domain=5, disk_free=2**34, shm_free=2**26, socket_buffer=2**22, processes=PROCESSES)
+
+
+def wires(*, without: str = "", unreliable: str = "", unplugged: str = "") -> Graph:
+    """Make the graph of a whole system: without one kind of node, with one unreliable publisher or one end missing."""
+    ends = [(topic, sender, True) for topic, sender, _ in WIRES] + [(topic, to, False) for topic, _, to in WIRES]
+    ends += [(topic, kind, True) for kind, topic in MARKS.items()]
+    return Graph(dict.fromkeys(NAMES.values(), 0.0), tuple(
+        Endpoint(topic, NAMES[kind], publishes, not (publishes and topic == unreliable), False)
+        for topic, kind, publishes in dict.fromkeys(ends)
+        if kind != without and (topic, publishes) != (unplugged, False)))
+
+
+def evidence(learner: dict | None = None, actor: dict | None = None, earlier_learner: dict | None = None,
+             earlier_actor: dict | None = None, manifest: DemonstrationManifest = MANIFEST, graph: Graph | None = None,
+             machine: Machine = MACHINE, silent: str = "", late: float = 0.0, **changes) -> Evidence:
+    """Make the evidence of 5 s of listening; ``silent`` names who said nothing in the last 6 of 11 s."""
+    collector = Collector(5000)
+    collector.evidence.machine = machine
+    for i in range(11):
+        at = NOW - 5.0 + 0.5 * i
+        share = i / 10
+        for kind in ("learner", "actor"):
+            heard = at - 6.0 if kind == silent else at
+            if kind == "learner":
+                steady = replace(LEARNER, gradient_step=1900 + int(100 * share), version=38 + int(2 * share))
+                report = replace(steady, **(learner or {}) | ((earlier_learner or {}) if i < 10 else {}))
+                collector.hear_learner(report, heard, heard)
+            else:
+                steady = replace(ACTOR, env_steps=2000 + int(100 * share), transitions_sent=2000 + int(100 * share),
+                                 transitions_acked=2000 + int(100 * share), applied_version=38 + int(2 * share))
+                report = replace(steady, **(actor or {}) | ((earlier_actor or {}) if i < 10 else {}))
+                collector.hear_actor(report, heard + late, heard)
+    collector.hear_space(SPACE)
+    collector.hear_manifest(manifest)
+    found = collector.at(NOW)
+    found.graph = graph or wires()
+    for name, value in changes.items():
+        setattr(found, name, value)
+    return found
+
+
+def verdict(found: Evidence) -> str:
+    named = faults(diagnose(found))
+    return named[0].check.name if named else ""
+
+
+def test_a_healthy_run_has_no_fault():
+    findings = diagnose(evidence())
+    assert not faults(findings)
+    assert {f.level for f in findings} <= {Level.OK, Level.STALE}
+    assert sum(f.level is Level.OK for f in findings) == len(CHECKS), [f for f in findings if f.level is Level.STALE]
+
+
+def process(kind: str, **changes) -> Machine:
+    """Make a machine on which one process is different."""
+    return replace(MACHINE, processes=tuple(replace(p, **changes) if p.node == kind else p for p in PROCESSES))
+
+
+OTHER = replace(SPACE, control_rate=20.0)
+FAULTS = {
+    "failed": {"learner": {"state": LearnerState.FAILED, "text": "not finite"}},
+    "disk": {"learner": {"store_error": "no space left"}},
+    "disk nearly full": {"machine": replace(MACHINE, disk_free=2**20)},
+    "domain": {"graph": wires(without="learner"), "learners": {}, "machine": process("learner", domain=6)},
+    "domain namespace": {"graph": wires(without="learner"), "learners": {}, "machine": process("learner", namespace="/l")},
+    "domain range": {"graph": wires(without="learner"), "learners": {}, "machine": process("learner", discovery="OFF")},
+    "qos": {"graph": wires(unreliable="policy_params")},
+    "connections": {"graph": wires(unplugged="policy_params")},
+    "connections out": {"graph": wires(unplugged="transitions")},
+    "restarts": {"restarts": {"actor": 3}},
+    "blocked": {"silent": "actor"},
+    "blocked learner": {"silent": "learner"},
+    "blocked stopped": {"machine": process("actor", stopped=True)},
+    "demonstrations": {"learner": {"demo_error": "empty"}},
+    "demonstrations missing": {"learner": {"state": LearnerState.WAITING_FOR_DEMONSTRATIONS, "demo_buffer_size": 9,
+                                           "gradient_step": 0, "version": 1}, "actor": {"applied_version": 1}},
+    "nodes": {"graph": wires(without="learner"), "learners": {}, "machine": Machine(domain=5)},
+    "nodes no loader": {"graph": wires(without="demo_loader"), "machine": Machine(domain=5), "learner": {
+        "state": LearnerState.WAITING_FOR_DEMONSTRATIONS, "demo_expected": 0, "demo_buffer_size": 0}},
+    "nodes ended": {"errors": {"learner": "ValueError: no"}},
+    "arm": {"actor": {"state": ActorState.WAITING_FOR_ARM}},
+    "buffers": {"machine": replace(MACHINE, shm_free=1000)},
+    "buffers network": {"machine": replace(MACHINE, socket_buffer=1000), "actor": {"host": "another"}},
+    "spaces": {"learner": {"space_difference": "order"}},
+    "spaces arm": {"spaces": {OTHER.fingerprint: OTHER}},
+    "spaces two": {"spaces": {OTHER.fingerprint: OTHER, SPACE.fingerprint: SPACE}},
+    "network": {"actor": {"network_fingerprint": "other", "refusal": "policy version 3 refused: network fingerprint"}},
+    "checksum": {"actor": {"refusal": "policy version 3 refused: checksum: learner a, received data b"}},
+    "probe": {"actor": {"refusal": "policy version 3 refused: probe: learner's action [0]"}},
+    "refused": {"actor": {"refusal": "policy version 3 refused: size: expected 3 bytes, found 4"}},
+    "demo_rewards": {"manifest": replace(MANIFEST, highest_reward=0.0)},
+    "training_starts": {"learner": {"state": LearnerState.FILLING, "training_starts": 300_000, "gradient_step": 0}},
+    "training_starts slow": {
+        "learner": {"state": LearnerState.FILLING, "training_starts": 150_000, "online_buffer_size": 60},
+        "earlier_learner": {"online_buffer_size": 10}},
+    "transitions": {"actor": {"transitions_acked": 1900, "transitions_unacked": 200}},
+    "transitions not sent": {"actor": {"transitions_sent": 1900}},
+    "transitions refused": {"learner": {"transitions_rejected": 500}, "earlier_learner": {"transitions_rejected": 0}},
+    "policy_lag": {"actor": {"applied_version": 1}},
+    "policy_lag none": {"actor": {"applied_version": 0, "state": ActorState.WAITING_FOR_POLICY}},
+    "frozen": {"learner": {"parameter_change": 0.0}},
+    "q_values": {"learner": {"q_mean": -90.0}},
+    "began_anew": {"learner": {"restored_env_steps": 1500}},
+    "random_actions": {"actor": {"random_steps": 1_000_000}},
+    "random_actions long": {"actor": {"random_steps": 3000}},
+    "clock": {"late": -60.0},
+    "overruns": {"actor": {"overruns": 50}, "earlier_actor": {"overruns": 0}},
+    "demo_actions": {"manifest": replace(MANIFEST, saturated_share=0.99)},
+    "stale_data": {"learner": {"data_age": 30.0}},
+    "entropy": {"learner": {"entropy": 1.38}},
+    "saturated": {"actor": {"saturated_share": 0.99}},
+    "reward": {"learner": {"reward_seen": 0.0, "env_steps": 6000}},
+    "imitation": {"learner": {"demo_action_distance": 0.79, "gradient_step": 4000}},
+    "utd": {"learner": {"utd_measured": 0.3}},
+    "utd high": {"learner": {"utd_measured": 30.0}},
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_fault_is_named_first(name):
+    found = evidence(**FAULTS[name])
+    assert verdict(found) == name.split()[0]
+    first = faults(diagnose(found))[0]
+    for language in LANGUAGES:
+        assert first.summary.in_language(language)
+        assert first.remedy.in_language(language) == first.check.remedy.in_language(language)
+
+
+def test_every_check_has_a_fault_that_it_names():
+    assert {name.split()[0] for name in FAULTS} == {check.name for check in CHECKS}
+
+
+HARMLESS = {
+    "an evaluation keeps its version": {"actor": {"applied_version": 20, "state": ActorState.EVALUATING}},
+    "an evaluation brings no data": {"learner": {"data_age": 100.0}, "actor": {"state": ActorState.EVALUATING}},
+    "a learner compiles silently": {"silent": "learner", "learner": {"gradient_step": 0}},
+    "an actor is starting": {"silent": "actor", "machine": process("actor", age=5.0)},
+    "a node is starting": {"graph": wires(without="actor"), "actors": {}, "machine": process("actor", age=5.0)},
+    "another run is elsewhere": {"machine": replace(MACHINE, processes=(
+        *PROCESSES, *(replace(p, domain=9, pid=p.pid + 10) for p in PROCESSES)))},
+    "random steps that end in time": {"actor": {"random_steps": 2200}, "learner": {"gradient_step": 0}},
+    "negative rewards": {"learner": {"reward_seen": 0.0, "reward_lowest": -16.0, "env_steps": 9000, "q_mean": -200.0}},
+    "training is over": {"learner": {"state": LearnerState.FINISHED}, "graph": wires(without="actor"), "actors": {},
+                         "machine": Machine(domain=5)},
+    "a long way over one machine": {"machine": replace(MACHINE, socket_buffer=1000)},
+    "one restart": {"restarts": {"learner": 1}},
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_looks_like_a_fault_and_is_none(name):
+    assert verdict(evidence(**HARMLESS[name])) == ""
+
+
+def test_another_run_on_this_machine_does_not_explain_a_missing_node():
+    others = tuple(replace(p, domain=9, pid=p.pid + 10) for p in PROCESSES)
+    ours = tuple(p for p in PROCESSES if p.node != "learner")
+    found = evidence(graph=wires(without="learner"), learners={}, machine=replace(MACHINE, processes=ours + others))
+    assert verdict(found) == "nodes"
+
+
+def test_an_error_goes_before_a_warning_that_could_cause_it():
+    found = evidence(actor={"random_steps": 1_000_000}, learner={"parameter_change": 0.0})
+    assert [f.check.name for f in faults(diagnose(found))] == ["frozen", "random_actions"]
+
+
+def test_a_success_without_reward_is_an_error_at_once():
+    episode = EpisodeSummary("a", 1, 9, 0.0, True, True, False, False, 0, False, 0, 0, 1, 1, 9, 0.0, 9, 0, 0, 1.0)
+    found = evidence(learner={"reward_seen": 0.0})
+    assert verdict(found) == ""
+    found.episodes.append(episode)
+    assert verdict(found) == "reward"
+
+
+def test_nothing_heard_is_nothing_to_examine():
+    assert Evidence().empty
+    assert not evidence().empty
+
+
+def test_deaths_are_counted_for_a_minute_and_only_here():
+    collector = Collector(1)
+    for i in range(4):
+        one = LocalProcess(i, "actor", "/", 5, "LOCALHOST", 1.0)
+        collector.look(Graph(), Machine(domain=5, processes=(one, replace(one, node="learner", pid=9))), 10.0 * i)
+    assert collector.evidence.restarts == {"actor": 3}
+    collector.look(Graph(), Machine(domain=5, processes=(one,)), 85.0)
+    assert collector.evidence.restarts == {"actor": 1, "learner": 1}
+
+
+@pytest.mark.parametrize(("arguments", "kind"), [
+    (["python3", "/opt/lib/rlpd_ros/learner", "--ros-args", "-r", "__node:=learner"], "learner"),
+    (["/opt/lib/rlpd_ros/actor", "--ros-args"], "actor"),
+    (["python3", "/opt/rlpd_ros_broken.py", "actor", "--ros-args", "-r", "__node:=actor"], "actor"),
+    (["python3", "/opt/other/actor", "--ros-args", "-r", "__node:=actor"], ""),
+    (["vim", "rlpd_ros/learner"], ""),
+    (["python3", "/opt/lib/rlpd_ros/monitor", "--ros-args"], ""),
+])
+def test_processes_are_known_by_their_command_line(arguments, kind):
+    assert kind_of(arguments) == kind
+
+
+def test_this_host_is_the_one_that_reports_name():
+    assert ACTOR.host == LEARNER.host == HOST
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_troubleshooting_table_has_a_row_per_check(language):
+    rows = troubleshooting_rows(language)
+    assert [re.match(r"\| `(\w+)` \| [^|]+ \| [^|]+ \|$", row)[1] for row in rows[2:]] == [c.name for c in CHECKS]
+
+
+def test_chinese_is_chinese():
+    for check in CHECKS:
+        for text in (check.title, check.symptom, check.remedy):
+            assert re.search("[\u4e00-\u9fff]", text.zh), check.name
+            assert not re.search("[\u4e00-\u9fff]", text.en), check.name
