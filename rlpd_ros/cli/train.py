@@ -20,21 +20,26 @@ from rlpd_ros.status import LearnerState
 def main(options: argparse.Namespace) -> int:
     """Prepare the run, start its processes, show their progress until the learner is done or Ctrl-C comes."""
     _check_namespace(options.namespace)
-    earlier = _parameters_of(options.resume)
-    run, demos = _resume(options) if options.resume else _begin(options)
-    processes = train_graph(run.path, (str(run.parameters),), demos, tuple(options.nodes), options.namespace)
-    with ros_domain(local=not options.across_hosts) as domain, ProgressDisplay() as display:
-        display.echo("rlpd", f"run {run.path}, ROS_DOMAIN_ID={domain} (export it in another terminal to look in)")
-        status = _watch(run, processes, options.namespace, display)
-        if status == USER_ERROR and earlier is not None:
-            write_atomically(run.parameters, earlier)  # what does not work is not what the run goes on with
-        elif status == 0 and run.summary.exists():
-            display.echo("rlpd", run.read_summary().outcome)
-        elif status == INTERRUPTED:
-            display.echo("rlpd", f"stopped; go on with: rlpd train --resume {_short(run.path)}")
-        if run.report.exists():
-            display.echo("rlpd", f"report: {_short(run.report)}")
+    with ros_domain(local=not options.across_hosts) as domain:
+        earlier = _parameters_of(options.resume)
+        run, demos = _resume(options) if options.resume else _begin(options)
+        processes = train_graph(run.path, (str(run.parameters),), demos, tuple(options.nodes), options.namespace)
+        with ProgressDisplay() as display:
+            display.echo("rlpd", f"run {run.path}, ROS_DOMAIN_ID={domain} (export it in another terminal to look in)")
+            status = _watch(run, processes, options.namespace, display)
+            _conclude(run, status, display)
+    if status == USER_ERROR and earlier is not None:
+        write_atomically(run.parameters, earlier)  # what does not work is not what the run goes on with
     return status
+
+
+def _conclude(run: RunDirectory, status: int, display: ProgressDisplay) -> None:
+    if status == 0 and run.summary.exists():
+        display.echo("rlpd", run.read_summary().outcome)
+    elif status == INTERRUPTED:
+        display.echo("rlpd", f"stopped; go on with: rlpd train --resume {_short(run.path)}")
+    if run.report.exists():
+        display.echo("rlpd", f"report: {_short(run.report)}")
 
 
 def _begin(options: argparse.Namespace) -> tuple[RunDirectory, tuple[str, ...]]:

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens before any process starts: parameters are resolved, runs made and found again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import rclpy
+import yaml
+from rclpy.context import Context
+
+from rlpd_ros.errors import ConfigError, DataError, RlpdError
+from rlpd_ros.preparation import (
+    NO_DEMONSTRATIONS,
+    Configurations,
+    prepare_run,
+    read_configurations,
+    resolve,
+    resume_run,
+)
+from rlpd_ros.rl.config import AgentConfig, PolicyConfig
+from rlpd_ros.ros.bags import read_demonstrations
+from rlpd_ros.ros.parameters import declare
+from rlpd_ros.settings import NODES, ActorConfig, ArmConfig, LearnerConfig, LearnerNodeConfig, LoaderConfig
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(text: str, name: str = "mine.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return make
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""
+            for path in sorted(folder.rglob("*"))}
+
+
+# Parameters
+
+
+def test_the_last_word_counts_defaults_preset_files_seed_overrides(write) -> None:
+    first = write("learner: {ros__parameters: {discount: 0.5, tau: 0.1, batch_size: 64, max_steps: 7}}", "first.yaml")
+    second = write("/**: {ros__parameters: {batch_size: 32}}\nactor: {ros__parameters: {seed: 3}}", "second.yaml")
+    found = resolve([first, second], "rlpd", ["learner.tau=0.2", "hidden_dims=[8, 8]", "actor_lr=1e-3"], seed=5)
+    agent, learner = found.get("learner", AgentConfig), found.get("learner", LearnerConfig)
+    assert (agent.num_qs, agent.discount, agent.tau, agent.actor_lr) == (10, 0.5, 0.2, 1e-3)
+    assert (learner.batch_size, learner.max_steps, learner.seed) == (32, 7, 5)
+    assert learner.steps_per_update == LearnerConfig.steps_per_update
+    assert found.get("actor", ActorConfig).seed == found.get("arm_driver", ArmConfig).seed == 5
+    assert found.get("learner", PolicyConfig) == found.get("actor", PolicyConfig)
+    assert found.get("actor", PolicyConfig).hidden_dims == (8, 8)
+    assert found.get("learner", LearnerNodeConfig).preset == "rlpd"
+
+
+@pytest.mark.parametrize(("override", "says"), [
+    ("learner.max_stepps=3", "unknown parameter 'max_stepps'; did you mean 'max_steps'?"),
+    ("max_stepps=3", "did you mean 'max_steps'?"),
+    ("actor.max_steps=3", "unknown parameter 'max_steps'"),
+    ("discount=1.5", "parameter 'discount': expected a value from 0.0 to 1.0, found 1.5"),
+    ("discount=nan", "expected a number, found 'nan'"),
+    ("discount=.nan", "parameter 'discount': expected a value from 0.0 to 1.0, found nan"),
+    ("max_steps=many", "parameter 'max_steps': expected a whole number, found 'many'"),
+    ("max_steps=0", "expected a value from 1"),
+    ("activation=gelu", "expected one of tanh, relu, silu, found 'gelu'"),
+    ("hidden_dims=8", "expected a list, found 8"),
+    ("hidden_dims=[8, x]", "parameter 'hidden_dims'[1]: expected a whole number, found 'x'"),
+    ("nobody.seed=3", "expected [NODE.]NAME=VALUE with a node of arm_driver"),
+    ("discount", "expected [NODE.]NAME=VALUE"),
+    ("discount=[1", "the value is not YAML"),
+    ("seed=-1", "parameter 'seed': expected a value from 0"),
+])
+def test_wrong_overrides_are_named_in_one_line(override: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Configurations().add_override(override)
+    assert says in str(caught.value)
+    assert "--set" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("nobody: {ros__parameters: {seed: 1}}", "section 'nobody' fits no node; known are arm_driver"),
+    ("learner: {ros__parameters: {sed: 1}}", "learner: unknown parameter 'sed'; did you mean 'seed'?"),
+    ("learner: {seed: 1}", "expected node names with 'ros__parameters' below"),
+    ("learner: {ros__parameters: {discount: 7.0}}", "learner: parameter 'discount': expected a value from 0.0 to 1.0"),
+    ("learner: [", "expected YAML"),
+])
+def test_wrong_files_are_named_with_the_section(write, text: str, says: str) -> None:
+    path = write(text)
+    with pytest.raises(ConfigError) as caught:
+        resolve([path])
+    assert str(caught.value).startswith(f"{path}: ")
+    assert says in str(caught.value)
+
+
+def test_presets_are_those_that_are_installed() -> None:
+    with pytest.raises(ConfigError, match="preset: expected one of hil_serl, rlpd, found 'rlpf'"):
+        resolve([], "rlpf")
+    for name in ("rlpd", "hil_serl"):
+        assert resolve([], name).get("learner", LearnerNodeConfig).preset == name
+
+
+def test_what_is_written_is_read_again_by_us_and_by_every_node(tmp_path) -> None:
+    resolved = resolve([], "rlpd", ["learner.max_steps=7", "demo_loader.demo_path=[/a, 'b c']", "hidden_dims=[8]",
+                                    "gym_env_kwargs='{\"a\": [1, \"x\"]}'"], seed=4)
+    run, _ = prepare_run(tmp_path, "x", resolved, NO_DEMONSTRATIONS)
+    again = read_configurations(run)
+    assert again.as_parameter_file() == resolved.as_parameter_file()
+    context = Context()
+    rclpy.init(context=context)
+    for name, config_types in NODES.items():
+        node = rclpy.create_node(name, context=context, use_global_arguments=False,
+                                 cli_args=["--ros-args", "--params-file", str(run.parameters)])
+        assert declare(node, *config_types) == tuple(again.get(name, config_type) for config_type in config_types)
+        node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+# New runs
+
+
+def test_a_run_is_made_with_its_demonstrations(tmp_path) -> None:
+    said: list[str] = []
+    run, demos = prepare_run(tmp_path, "x", resolve([]), (), (), said.append)
+    assert demos == (str(run.demos),)
+    assert said == ["recording 20 demonstrations with the arm's scripted expert"]
+    recorded = read_demonstrations(demos).manifest
+    assert sum(recorded.episodes) == sum(recorded.successes) == 20
+    assert read_configurations(run).get("demo_loader", LoaderConfig).demo_path == demos
+
+
+def test_demonstrations_that_are_given_are_used(tmp_path, demonstrations, monkeypatch) -> None:
+    monkeypatch.chdir(demonstrations.parent)
+    run, demos = prepare_run(tmp_path, "given", resolve([]), (demonstrations.name,))
+    assert read_configurations(run).get("demo_loader", LoaderConfig).demo_path == (str(demonstrations),)
+    run, demos = prepare_run(tmp_path, "configured", resolve([], overrides=[f"demo_path=[{demonstrations}]"]), ())
+    assert demos == (str(demonstrations),)
+    assert not run.demos.exists()
+
+
+@pytest.mark.parametrize(("overrides", "demos"), [
+    ([], NO_DEMONSTRATIONS), (["require_demonstrations=false"], ())])
+def test_without_demonstrations_nobody_waits_for_them(tmp_path, overrides, demos) -> None:
+    run, demos = prepare_run(tmp_path, "x", resolve([], overrides=overrides), demos)
+    assert demos == NO_DEMONSTRATIONS
+    assert read_configurations(run).get("learner", LearnerConfig).require_demonstrations is False
+
+
+def test_only_who_loads_demonstrations_needs_some(tmp_path) -> None:
+    run, demos = prepare_run(tmp_path, "x", resolve([]), (), ("learner", "actor"))
+    assert demos == ()
+    assert not run.demos.exists()
+
+
+def damaged(bag: Path, to: Path) -> Path:
+    shutil.copytree(bag, to)
+    file = next(to.glob("*.mcap"))
+    file.write_bytes(file.read_bytes()[:-100])
+    return to
+
+
+@pytest.mark.parametrize(("demos", "says"), [
+    (["nowhere"], "nowhere: expected a rosbag2 bag or a folder of bags, found nothing there"),
+    (["none", "nowhere"], "none: expected a rosbag2 bag"),
+    (["empty"], "empty: expected a rosbag2 bag"),
+    (["text.mcap"], "text.mcap: expected an MCAP file"),
+    (["cut"], "cut off after byte"),
+])
+def test_demonstrations_that_cannot_be_read_leave_no_run(tmp_path, demonstrations, demos, says) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.mcap").write_text("hello")
+    damaged(demonstrations, tmp_path / "cut")
+    before = contents(tmp_path)
+    with pytest.raises(RlpdError) as caught:
+        prepare_run(tmp_path / "runs", "x", resolve([]), tuple(str(tmp_path / d) if d != "none" else d for d in demos))
+    assert says in str(caught.value)
+    assert contents(tmp_path) == before
+
+
+def test_an_arm_without_an_expert_leaves_no_run(tmp_path) -> None:
+    configurations = resolve([], overrides=["arm=gymnasium", "gym_env_id=Pendulum-v1"])
+    with pytest.raises(ConfigError, match="has no scripted expert"):
+        prepare_run(tmp_path, "x", configurations, ())
+    assert contents(tmp_path) == {}
+
+
+def test_ctrl_c_while_recording_leaves_no_run(tmp_path) -> None:
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_run(tmp_path, "x", resolve([]), (), (), interrupt)
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize(("name", "nodes", "says"), [
+    ("x", (), "exists already and is not overwritten"), ("a/b", (), "expected a plain folder name, found 'a/b'"),
+    ("..", (), "expected a plain folder name"), ("new", ("leaner",), "nodes: expected some of arm_driver")])
+def test_runs_are_not_made_where_they_cannot_be(tmp_path, name, nodes, says) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "precious").write_text("data")
+    before = contents(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        prepare_run(tmp_path, name, resolve([]), NO_DEMONSTRATIONS, nodes)
+    assert says in str(caught.value)
+    assert contents(tmp_path) == before
+
+
+# Earlier runs
+
+
+def test_a_run_goes_on_as_it_began(tmp_path, demonstrations) -> None:
+    for name, given in (("with", (str(demonstrations),)), ("without", NO_DEMONSTRATIONS)):
+        begun, _ = prepare_run(tmp_path, name, resolve([], overrides=["discount=0.5"]), given)
+        before = contents(begun.path)
+        run, demos = resume_run(begun.path)
+        assert demos == given
+        assert contents(run.path) == before
+
+
+def test_single_changes_and_other_demonstrations_are_possible(tmp_path, demonstrations) -> None:
+    begun, _ = prepare_run(tmp_path, "x", resolve([], overrides=["discount=0.5"]), NO_DEMONSTRATIONS)
+    run, demos = resume_run(begun.path, (str(demonstrations),), ["max_steps=9"])
+    assert demos == (str(demonstrations),)
+    assert read_configurations(run).get("learner", LearnerConfig).max_steps == 9
+    assert read_configurations(run).get("learner", AgentConfig).discount == 0.5
+
+
+@pytest.mark.parametrize(("path", "demos", "overrides", "says"), [
+    ("nowhere", (), (), "nowhere: expected the folder of a run, found nothing"),
+    ("file", (), (), "file: expected the folder of a run, found a file"),
+    ("folder", (), (), "folder: not a run: it has no checkpoints/ and no metrics/"),
+    ("x", ("nowhere",), (), "nowhere: expected a rosbag2 bag"),
+    ("x", (), ("max_stepps=3",), "did you mean 'max_steps'?"),
+    ("bare", (), (), "parameters.yaml: not found"),
+    ("damaged", (), (), "parameters.yaml: expected YAML"),
+])
+def test_what_cannot_be_resumed_is_named_and_left_alone(tmp_path, path, demos, overrides, says) -> None:
+    for name in ("x", "bare", "damaged"):
+        prepare_run(tmp_path, name, resolve([]), NO_DEMONSTRATIONS)
+    (tmp_path / "bare" / "parameters.yaml").unlink()
+    (tmp_path / "damaged" / "parameters.yaml").write_text("learner: [")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("x")
+    before = contents(tmp_path)
+    with pytest.raises((ConfigError, DataError)) as caught:
+        resume_run(tmp_path / path, demos, overrides)
+    assert says in str(caught.value)
+    assert contents(tmp_path) == before
+
+
+def test_parameter_files_are_plain_yaml_for_any_tool(tmp_path) -> None:
+    run, _ = prepare_run(tmp_path, "x", resolve([]), NO_DEMONSTRATIONS)
+    found = yaml.safe_load(run.parameters.read_text())
+    assert set(found) == {f"/**/{node}" for node in NODES}
+    assert found["/**/learner"]["ros__parameters"]["require_demonstrations"] is False
