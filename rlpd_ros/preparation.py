@@ -140,8 +140,11 @@ def prepare_run(root: str | Path, name: str | None, configurations: Configuratio
         if not demos and (not nodes or "demo_loader" in nodes):
             from rlpd_ros.record import EPISODES, record_demonstrations
 
-            say(f"recording {EPISODES} demonstrations with the arm's scripted expert")
-            record_demonstrations(configurations.get("arm_driver", ArmConfig), run.demos)
+            def tell(done: int) -> None:
+                if done == 0:
+                    say(f"recording {EPISODES} demonstrations with the arm's scripted expert")
+
+            record_demonstrations(configurations.get("arm_driver", ArmConfig), run.demos, tell=tell)
             demos = (str(run.demos),)
         configurations.set_demonstrations(demos)
         run.write_parameters(configurations.as_parameter_file())

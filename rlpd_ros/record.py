@@ -23,8 +23,8 @@ def record_demonstrations(configuration: ArmConfig, bag: Path, episodes: int = E
                           tell: Callable[[int], None] = lambda done: None) -> int:
     """Record ``episodes`` successful demonstrations; return the number of transitions.
 
-    ``tell`` is called with the number done so far. Raises ConfigError if the bag exists, the arm has no expert or the
-    expert keeps failing.
+    ``tell`` is called with the number done so far, the first time with 0. Raises ConfigError if the bag exists, the arm
+    has no expert or the number of episodes makes no sense, DataError if the expert keeps failing.
     """
     if episodes < 1:
         raise ConfigError(f"episodes: expected at least 1, found {episodes}")
@@ -37,6 +37,7 @@ def record_demonstrations(configuration: ArmConfig, bag: Path, episodes: int = E
             raise ConfigError(f"{arm.spec.robot} has no scripted expert: record demonstrations with a person "
                               "(docs/demonstrations.md), or train without by --demos none")
         session, sequence, done = new_session("expert"), 0, 0
+        tell(done)
         log = TransitionLog(bag, arm.spec)
         for _ in range(PATIENCE * episodes):
             records = _episode(arm, expert, session, sequence, done + 1)

@@ -116,12 +116,19 @@ class Runner:
         return _Child(process, handle, reader)
 
     def _read(self, name: str, handle: subprocess.Popen[str]) -> None:
+        """Pass on what a process prints. A full disk costs lines of the log, but must not block who prints them."""
         assert handle.stdout is not None
-        with (self._logs / f"{name}.log").open("a", buffering=1) as log:
+        try:
+            log = os.open(self._logs / f"{name}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        except OSError:
+            log = os.open(os.devnull, os.O_WRONLY)
+        try:
             for line in handle.stdout:
-                with contextlib.suppress(OSError):  # a full disk must not block the process that prints
-                    log.write(line)
+                with contextlib.suppress(OSError):
+                    os.write(log, line.encode())
                 self._echo(name, line.rstrip("\n"))
+        finally:
+            os.close(log)
 
     def poll(self) -> int | None:
         """Respawn what died and shall; return the exit status of the graph once it has ended, else None."""
