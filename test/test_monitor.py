@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from rlpd_ros import cli
@@ -86,7 +87,8 @@ def run(tmp_path) -> RunDirectory:
 def record(run: RunDirectory, change: float = 1.0, applied: int = 20) -> None:
     with MetricsWriter(run, tensorboard=False) as metrics:
         for version in range(1, 22):
-            metrics.write("policies", 50 * version, {"version": version, "gradient_step": 50 * version, "change": change})
+            metrics.write("policies", 50 * version, {"version": version, "gradient_step": 50 * version,
+                                                     "change": change})
             metrics.write("learner", 50 * version, {
                 "gradient_step": 50 * version, "env_steps": 50 * version, "version": version, "utd_measured": 2.0,
                 "parameter_change": change, "q_mean": 0.2, "demo_buffer_size": 100, "online_buffer_size": 50 * version})
@@ -101,18 +103,18 @@ def test_a_run_that_went_well_is_healthy(run, capsys):
     assert (status, told["verdict"]) == (0, None)
 
 
+INFO, WARN = ("[INFO] [1.0] ", "[WARN] [1.0] ")
+REFUSED = f"{WARN}[actor]: refused network parameters: version 3: policy version 3 refused: "
 LEFT = {
     "policy_lag": ({"applied": 0}, {}),
     "frozen": ({"change": 0.0}, {}),
-    "demonstrations": ({}, {"demo_loader": "[INFO] [1.0] [demo_loader]: x\ndemo_loader: nothing at /nowhere\n"}),
+    "demonstrations": ({}, {"demo_loader": f"{INFO}[demo_loader]: x\ndemo_loader: nothing at /nowhere\n"}),
     "nodes": ({}, {"actor": "Traceback (most recent call last):\n  File 'x'\nValueError: a fault\n"}),
-    "failed": ({}, {"learner": "[WARN] [1.0] [learner]: not finite at gradient step 7: critic_loss\n"}),
-    "disk": ({}, {"learner": "[WARN] [1.0] [learner]: x: No space left. Nothing is acknowledged until it can be: y\n"}),
-    "spaces": ({}, {"learner": "[WARN] [1.0] [learner]: the arm driver's space differs from that of this run: order\n"}),
-    "checksum": ({"applied": 0}, {"actor": "[WARN] [1.0] [actor]: refused network parameters: version 3: policy version "
-                                           "3 refused: checksum: learner a, received data b\n"}),
-    "network": ({"applied": 0}, {"actor": "[WARN] [1.0] [actor]: refused network parameters: version 3: policy version 3 "
-                                          "refused: network fingerprint: learner a, actor b (widths)\n"}),
+    "failed": ({}, {"learner": f"{WARN}[learner]: not finite at gradient step 7: critic_loss\n"}),
+    "disk": ({}, {"learner": f"{WARN}[learner]: x: No space left. Nothing is acknowledged until it can be: y\n"}),
+    "spaces": ({}, {"learner": f"{WARN}[learner]: the arm driver's space differs from that of this run: order\n"}),
+    "checksum": ({"applied": 0}, {"actor": f"{REFUSED}checksum: learner a, received data b\n"}),
+    "network": ({"applied": 0}, {"actor": f"{REFUSED}network fingerprint: learner a, actor b (widths)\n"}),
 }
 
 
@@ -145,7 +147,6 @@ def test_a_bag_of_the_status_topics_tells_the_same(tmp_path, capsys, change):
             for i, report in enumerate(reports):
                 message = message_of(report)
                 message.header.stamp.sec = i + 10
-                from rclpy.serialization import serialize_message
                 bag.write(connection, (i + 10) * 10**9, bytes(serialize_message(message)))
     status, told = ask(str(tmp_path / "bag"), capsys=capsys)
     assert (status, told["verdict"]) == ((1, change) if change else (0, None)), told["checks"][0]

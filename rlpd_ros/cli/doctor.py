@@ -117,9 +117,11 @@ def _listen(domain: int, namespace: str, patience: int) -> Evidence:
 
 
 def _elsewhere() -> str:
-    others = sorted({(p.node, p.domain, p.namespace) for p in processes()})
-    return "".join(f"; a {node} is running on domain {domain}, namespace {namespace}"
-                   for node, domain, namespace in others)
+    others: dict[tuple[int, str], set[str]] = {}
+    for p in processes():
+        others.setdefault((p.domain, p.namespace), set()).add(p.node)
+    return "".join(f"; {', '.join(sorted(nodes))} running on domain {domain}, namespace {namespace}"
+                   for (domain, namespace), nodes in sorted(others.items()))
 
 
 def _plain(findings: list[Finding], notes: list[str], status: int, lang: str) -> dict:

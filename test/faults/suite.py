@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from cases import CASES, Case
+from cost import measure
 from system import System
 
 from rlpd_ros.arm.config import ArmConfig
@@ -58,6 +59,8 @@ def main() -> int:
             rows.append(Row(case.name, verdict or "healthy", f"{seconds:.1f} s", case.expected or "healthy", right))
             print(f"{'ok  ' if right else 'MISS'} {case.name}: {verdict or 'healthy'} in {seconds:.1f} s"
                   + (f": {said}" if verdict else ""), flush=True)
+        if not options.cases or "cost" in options.cases:
+            rows += measure(Path(folder, "cost"), demos)
     print_table("Faults: what the doctor named first, and when", rows)
     write_report_json(options.report, rows)
     return 0 if all_ok(rows) else 1
