@@ -1,45 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An arm of one's own, as a Gymnasium environment: a tool that must reach a point. See docs/your_arm.md.
+"""An arm of one's own: a tool that must reach a point. See docs/your_arm.md.
 
-``PYTHONPATH=examples rlpd train --config examples/reach.yaml --demos none``
+``PYTHONPATH=examples:$PYTHONPATH rlpd train --config examples/reach.yaml``
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import gymnasium
 import numpy as np
-from gymnasium import spaces
 
-REACHED = 0.02  # m
+from rlpd_ros.arm.config import DriverConfig
+from rlpd_ros.arm.driver import Expert
+from rlpd_ros.arm.safety import admit_action
+from rlpd_ros.errors import DataError
+from rlpd_ros.types import Observation, SpaceField, SpaceSpec, StepResult
+
+REACHED = 0.02  # m from the goal
+SCALE = 0.03  # m per control period, for an action of 1
+WORKSPACE = 0.2  # m, in x and y, to either side
 
 
-class Reach(gymnasium.Env):
-    """Move a tool in x and y to a goal that is elsewhere in each episode.
+class ReachArm:
+    """Move a tool in x and y to a goal that is elsewhere in each episode. Implements ``ArmDriver``.
 
-    Observation: ``tool`` m (2,), ``goal`` m (2,), the way from tool to goal. Action: motion of the tool in this control
-    period, m (2,). Reward 1 and termination within REACHED of the goal. The time limit is that of the registration.
+    Action (2): the tool's motion in units of SCALE. Observation (4): the tool's position and the way from there to the
+    goal, m. Reward 1 and termination within REACHED of the goal.
     """
 
-    def __init__(self) -> None:
-        self.observation_space = spaces.Dict({
-            "tool": spaces.Box(-0.2, 0.2, (2,), np.float32), "goal": spaces.Box(-0.4, 0.4, (2,), np.float32)})
-        self.action_space = spaces.Box(-0.03, 0.03, (2,), np.float32)
+    def __init__(self, config: DriverConfig) -> None:
+        self._config = config
+        self._rng = np.random.default_rng(config.seed)
+        self.spec = SpaceSpec(
+            robot="reach", frame_id="base", control_rate=config.control_rate, lockstep=config.lockstep,
+            max_episode_steps=config.max_episode_steps or 40,
+            observation=(SpaceField.box("tool_position", [-WORKSPACE] * 2, [WORKSPACE] * 2, "m"),
+                         SpaceField.box("goal_offset", [-2 * WORKSPACE] * 2, [2 * WORKSPACE] * 2, "m")),
+            action=(SpaceField.box("tool_motion", [-SCALE] * 2, [SCALE] * 2, "m"),))
+        self._tool, self._goal = np.zeros(2), np.zeros(2)
+        self._executed = np.zeros(2, np.float32)
+        self._steps, self._over = 0, True
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        super().reset(seed=seed)
-        self._tool = np.zeros(2)  # a real arm: move to the start position, wait until it is there
-        self._goal = self.np_random.uniform(-0.15, 0.15, 2)
-        return self._observe(), {}
+    def reset(self, seed: int | None = None) -> Observation:
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+        self._tool = np.zeros(2)  # a real arm: move to the start, wait until it is there
+        self._goal = self._rng.uniform(-0.75 * WORKSPACE, 0.75 * WORKSPACE, 2)
+        self._executed = np.zeros(2, np.float32)
+        self._steps, self._over = 0, False
+        return self._observe()
 
-    def step(self, action: np.ndarray):
-        self._tool = np.clip(self._tool + action, -0.2, 0.2)  # a real arm: command it, wait for the period to end
-        reached = bool(np.linalg.norm(self._goal - self._tool) < REACHED)
-        return self._observe(), float(reached), reached, False, {"is_success": reached}
+    def step(self, action: np.ndarray) -> StepResult:
+        if self._over:
+            raise DataError("step: the episode is over; reset the arm first")
+        admitted = admit_action(action, 2, self._executed, self._config.max_action_change)
+        before = self._tool
+        self._tool = np.clip(before + SCALE * admitted, -WORKSPACE, WORKSPACE)  # a real arm: command it; wait
+        self._executed = ((self._tool - before) / SCALE).astype(np.float32).clip(-1.0, 1.0)
+        self._steps += 1
+        success = bool(np.linalg.norm(self._goal - self._tool) < REACHED)
+        truncated = not success and self._steps >= self.spec.max_episode_steps
+        self._over = success or truncated
+        return StepResult(self._observe(), float(success), success, truncated, success, self._executed.copy())
 
-    def _observe(self) -> dict[str, np.ndarray]:
-        return {"tool": self._tool.astype(np.float32), "goal": (self._goal - self._tool).astype(np.float32)}
+    def hold(self) -> StepResult:
+        self._executed = np.zeros(2, np.float32)
+        return StepResult(self._observe(), 0.0, False, False, False, self._executed.copy())
 
+    def telemetry(self) -> None:
+        return None  # a real arm: joint state and tool pose, for joint_states and ee_pose
 
-gymnasium.register("my_lab/Reach-v0", entry_point=Reach, max_episode_steps=40)
+    def expert(self, noise: float = 0.0, seed: int = 0) -> Expert:
+        rng = np.random.default_rng(seed)
+
+        def act(observation: Observation) -> np.ndarray:
+            motion = observation.state[2:4] / SCALE + noise * rng.standard_normal(2)
+            return np.clip(motion, -1.0, 1.0).astype(np.float32)
+
+        return act
+
+    def close(self) -> None:
+        self._over = True
+
+    def _observe(self) -> Observation:
+        return Observation(np.concatenate([self._tool, self._goal - self._tool]).astype(np.float32))

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every arm driver must do, whatever it drives."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -10,7 +12,7 @@ from gymnasium import spaces
 
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.factory import make_arm
-from rlpd_ros.errors import DataError
+from rlpd_ros.errors import ConfigError, DataError
 
 
 class Tray(gymnasium.Env):
@@ -42,10 +44,13 @@ class Tray(gymnasium.Env):
 
 gymnasium.register("rlpd_test/Tray-v0", entry_point=Tray, max_episode_steps=9)
 
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+
 ARMS = {
     "mujoco": ArmConfig(max_episode_steps=6),
     "pendulum": ArmConfig(arm="gymnasium", gym_env_id="Pendulum-v1", max_episode_steps=6),
     "car": ArmConfig(arm="gymnasium", gym_env_id="MountainCarContinuous-v0", max_episode_steps=6),
+    "own": ArmConfig(arm="reach:ReachArm", max_episode_steps=6),
     "dict": ArmConfig(arm="gymnasium", gym_env_id="rlpd_test/Tray-v0", max_episode_steps=6),
 }
 
@@ -195,3 +200,10 @@ def test_closing_twice_is_harmless(arm):
     arm.reset()
     arm.close()
     arm.close()
+
+
+@pytest.mark.parametrize(("arm", "says"), [("ur5", "MODULE:CLASS"), ("no_such_module:Arm", "no_such_module"),
+                                           ("reach:NoArm", "NoArm")])
+def test_an_arm_that_is_not_there_is_named(arm, says):
+    with pytest.raises(ConfigError, match=says):
+        make_arm(ArmConfig(arm=arm))

@@ -64,4 +64,5 @@ class GymnasiumArmConfig(DriverConfig):
 class ArmConfig(MujocoArmConfig, GymnasiumArmConfig):
     """Which arm, and the parameters of all."""
 
-    arm: str = parameter("mujoco", "which arm to drive", choices=("mujoco", "gymnasium"))
+    arm: str = parameter("mujoco", "which arm to drive: mujoco, gymnasium, or MODULE:CLASS, an ArmDriver of your own "
+                         "that is made with these parameters")

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.driver import ArmDriver
+from rlpd_ros.errors import ConfigError
 
 
 def make_arm(config: ArmConfig) -> ArmDriver:
@@ -12,5 +15,14 @@ def make_arm(config: ArmConfig) -> ArmDriver:
     if config.arm == "gymnasium":
         from rlpd_ros.arm.gymnasium_arm import GymnasiumArm
         return GymnasiumArm(config)
-    from rlpd_ros.arm.mujoco_arm import MujocoArm
-    return MujocoArm(config)
+    if config.arm == "mujoco":
+        from rlpd_ros.arm.mujoco_arm import MujocoArm
+        return MujocoArm(config)
+    module, colon, name = config.arm.partition(":")
+    if not colon:
+        raise ConfigError(f"arm: expected mujoco, gymnasium, or MODULE:CLASS of your own, found {config.arm!r}")
+    try:
+        make = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"arm {config.arm!r}: {error}; is the folder of {module}.py on PYTHONPATH?") from error
+    return make(config)
