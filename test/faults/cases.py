@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from system import System
@@ -298,6 +299,11 @@ def demonstrations_all_clipped(system: System) -> None:
     system.wait_for_training(1)
 
 
+def at_50_hz(system: System) -> None:
+    """Give the system demonstrations of its control rate."""
+    system.demos = Path(rewritten(system, lambda record: record, lambda spec: replace(spec, control_rate=50.0)))
+
+
 def rewritten(system: System, change: Callable, change_spec: Callable = lambda spec: spec) -> str:
     """Write a changed copy of the demonstrations."""
     demos = read_demonstrations([system.demos])
@@ -327,6 +333,7 @@ def transitions_dropped(system: System) -> None:
 
 @case("stale_data", arm_driver=REAL_TIME)
 def actor_that_brings_nothing_new(system: System) -> None:
+    at_50_hz(system)
     system.start_all("actor")
     system.start("actor", fault="idle")
     system.wait(lambda learner, actor: learner.data_age > 10.0)
@@ -335,6 +342,7 @@ def actor_that_brings_nothing_new(system: System) -> None:
 @case("utd", arm_driver=REAL_TIME, learner={"num_qs": 10, "utd_ratio": 20, "batch_size": 1024, "log_period": 2,
                                             "critic_hidden_dims": [128, 128]})
 def learner_too_slow_for_the_arm(system: System) -> None:
+    at_50_hz(system)
     system.start_all()
     system.wait(lambda learner, actor: 0 < learner.utd_measured < learner.utd_set / 4)
 
@@ -412,6 +420,7 @@ def full_disk(system: System) -> None:
 
 @case("overruns", arm_driver=REAL_TIME)
 def actor_too_slow_for_the_arm(system: System) -> None:
+    at_50_hz(system)
     system.start_all("actor")
     system.start("actor", fault="slow")
     system.wait(lambda learner, actor: actor.overruns > 20)
@@ -471,6 +480,7 @@ def healthy_two_actors(system: System) -> None:
 
 @case(None, arm_driver=REAL_TIME)
 def healthy_real_time_50_hz(system: System) -> None:
+    at_50_hz(system)
     system.start_all()
     system.wait_for_training(200)
 
