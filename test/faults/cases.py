@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from system import System
+from system import DEADLINE, System
 
 from rlpd_ros.ros.bag_log import TransitionLog
 from rlpd_ros.ros.bags import read_demonstrations
@@ -416,6 +418,19 @@ def full_disk(system: System) -> None:
         except OSError:
             pass
     system.wait(lambda learner, actor: learner.store_error)
+
+
+@case("buffers")
+def shared_memory_too_small(system: System) -> None:
+    libc = ctypes.CDLL(None)
+    assert libc.unshare(0x20000) == 0  # CLONE_NEWNS: what follows is seen by this process and its children only
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", "/dev/shm"], check=True)
+    system.undo.callback(subprocess.run, ["umount", "-l", "/dev/shm"], check=False)
+    system.start_all()
+    deadline = time.monotonic() + DEADLINE
+    while not any(told["name"] == "buffers" and told["level"] != "STALE" for told in system.doctor()["checks"]):
+        assert time.monotonic() < deadline, system.tails()
 
 
 @case("overruns", arm_driver=REAL_TIME)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What watching costs: the monitor's share of a core, and the learner's rate with and without it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from statistics import median
+
+from cases import REAL_TIME, at_50_hz
+from system import System
+
+from rlpd_ros.cli.runner import ros_domain
+from rlpd_ros.tables import Row, at_least, at_most
+
+WINDOW = 4.0  # s
+WINDOWS = 6  # with the monitor and without it by turns: a machine's rate drifts
+
+
+def measure(folder: Path, demos: Path) -> list[Row]:
+    """Measure at 50 Hz control."""
+    folder.mkdir()
+    with ros_domain(), System(folder, demos, arm_driver=REAL_TIME) as system:
+        at_50_hz(system)
+        system.start_all()
+        system.start("monitor")
+        system.wait_for_training(300)
+        pid = system.nodes["monitor"].pid
+        shares: list[float] = []
+        rates: dict[bool, list[float]] = {True: [], False: []}
+        for i in range(2 * WINDOWS):
+            watched = i % 2 == 0
+            os.kill(pid, signal.SIGCONT if watched else signal.SIGSTOP)
+            rate, share = window(system, pid)
+            rates[watched].append(rate)
+            if watched:
+                shares.append(share)
+        os.kill(pid, signal.SIGCONT)
+    return [at_most("monitor at 50 Hz control", 100 * median(shares), 3.0, "% of a core"),
+            at_least("learner rate, watched / unwatched", median(rates[True]) / median(rates[False]), 0.95)]
+
+
+def window(system: System, pid: int) -> tuple[float, float]:
+    """Return the learner's steps per s and the share of a core that a process took over a while."""
+    before, cpu, began = steps(system), computed(pid), time.monotonic()
+    while time.monotonic() - began < WINDOW:
+        system.watcher.spin(0.1)
+    after, seconds = steps(system), time.monotonic() - began
+    return (after - before) / seconds, (computed(pid) - cpu) / seconds
+
+
+def steps(system: System) -> int:
+    """Return the learner's gradient step as of a status that has just come."""
+    last = system.watcher.learner
+    while system.watcher.learner is last:
+        system.watcher.spin(0.02)
+    assert system.watcher.learner is not None
+    return system.watcher.learner.gradient_step
+
+
+def computed(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
