@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from rlpd_ros.diagnosis import LANGUAGES, Evidence, Finding, Level, diagnose, faults
@@ -44,7 +46,8 @@ def main(options: argparse.Namespace) -> int:
     if options.source:
         evidence = _left_behind(Path(options.source), options.patience)
     else:
-        evidence = _running(options.namespace, options.patience, notes)
+        with _quiet():
+            evidence = _running(options.namespace, options.patience, notes)
     if evidence.empty:
         notes.append("nothing to examine: no node was heard" + _elsewhere())
     findings = [] if evidence.empty else diagnose(evidence)
@@ -55,6 +58,19 @@ def main(options: argparse.Namespace) -> int:
     else:
         _print(findings, notes, options.lang)
     return status
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Send what the middleware prints to where errors go: it must not stand amid the answer."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _left_behind(path: Path, patience: int) -> Evidence:

@@ -341,8 +341,8 @@ def actor_that_brings_nothing_new(system: System) -> None:
     system.wait(lambda learner, actor: learner.data_age > 10.0)
 
 
-@case("utd", arm_driver=REAL_TIME, learner={"num_qs": 10, "utd_ratio": 20, "batch_size": 1024, "log_period": 2,
-                                            "critic_hidden_dims": [128, 128]})
+@case("utd", arm_driver=REAL_TIME, learner={"utd_ratio": 20, "batch_size": 2048, "log_period": 2,
+                                            "critic_hidden_dims": [256, 256]})
 def learner_too_slow_for_the_arm(system: System) -> None:
     at_50_hz(system)
     system.start_all()
@@ -376,7 +376,7 @@ def resumed_without_its_checkpoints(system: System) -> None:
 @case("entropy", learner={"init_temperature": 100.0, "temperature_lr": 0.0})
 def entropy_at_its_maximum(system: System) -> None:
     system.start_all()
-    system.wait(lambda learner, actor: learner.gradient_step >= 600 and learner.entropy > 2.7)
+    system.wait(lambda learner, actor: learner.gradient_step >= 520 and learner.entropy > 2.65)
 
 
 @case("q_values", learner={"critic_lr": 1.0, "tau": 1.0, "critic_layer_norm": False, "discount": 0.9})

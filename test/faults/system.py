@@ -30,7 +30,7 @@ SMALL = {
     "/**/learner": {"critic_hidden_dims": [32, 32], "batch_size": 32, "utd_ratio": 1, "training_starts": 50},
     "/**/actor": {"eval_every": 0}}
 RLPD = shutil.which("rlpd") or "rlpd"
-DEADLINE = 60.0  # s for a condition: a machine may be busy
+DEADLINE = 120.0  # s for a condition: a machine may be busy
 
 
 class System:
