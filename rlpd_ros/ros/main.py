@@ -74,11 +74,12 @@ def _spin(node: Node) -> None:
         signal.signal(number, stop)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    work = getattr(node, "work", lambda: False)
+    work = getattr(node, "work", None)
+    idle = 0.2 if work is None else 0.02  # s: waking up costs more than what a node without work has to do
     while not asked_to_stop and not getattr(node, "finished", False):
-        busy = work()
+        busy = work() if work is not None else False
         deadline = time.monotonic() + DRAIN_TIME
-        timeout = 0.0 if busy else 0.02
+        timeout = 0.0 if busy else idle
         while _handle_one(executor, timeout) and time.monotonic() < deadline:
             timeout = 0.0
 
