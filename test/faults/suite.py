@@ -53,7 +53,7 @@ def main() -> int:
         for case in chosen:
             try:
                 verdict, seconds, said = examine(case, Path(folder, case.name), demos)
-            except AssertionError as error:
+            except (AssertionError, OSError) as error:
                 verdict, seconds, said = "not injected", 0.0, str(error)
             right = verdict == (case.expected or "") and (not case.expected or seconds <= LIMIT)
             rows.append(Row(case.name, verdict or "healthy", f"{seconds:.1f} s", case.expected or "healthy", right))
