@@ -394,10 +394,10 @@ def reward_always_zero(system: System) -> None:
     system.wait(lambda learner, actor: learner.env_steps > 320)
 
 
-@case("imitation", "--patience", "600", learner={"actor_lr": 1e-7})
+@case("imitation", "--patience", "2000", learner={"actor_lr": 1e-7})
 def demonstrations_ignored(system: System) -> None:
     system.start_all()
-    system.wait(lambda learner, actor: learner.gradient_step > 310)
+    system.wait(lambda learner, actor: learner.gradient_step > 1010)
 
 
 # The machine
