@@ -71,10 +71,14 @@ class Graph:
         deadline = time.monotonic() + DEADLINE
         while not (holds := condition()):
             assert time.monotonic() < deadline, f"waited {DEADLINE:.0f} s in vain: {what or condition}"
-            self._executor.spin_once(timeout_sec=0.01)
-            for node in self._nodes:
-                getattr(node, "work", bool)()
+            self.spin()
         return holds
+
+    def spin(self) -> None:
+        """Give every node a turn."""
+        self._executor.spin_once(timeout_sec=0.01)
+        for node in self._nodes:
+            getattr(node, "work", bool)()
 
     def close(self) -> None:
         for node in list(self._nodes):
@@ -92,10 +96,22 @@ def domain() -> Iterator[int]:
 
 
 @pytest.fixture
-def graph(domain: int) -> Iterator[Graph]:
-    made = Graph(domain)
-    yield made
-    made.close()
+def make_graph(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Graph]]:
+    made: list[Graph] = []
+
+    def make(domain: int) -> Graph:
+        monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        made.append(Graph(domain))
+        return made[-1]
+
+    yield make
+    for graph in made:
+        graph.close()
+
+
+@pytest.fixture
+def graph(domain: int, make_graph: Callable[[int], Graph]) -> Graph:
+    return make_graph(domain)
 
 
 @pytest.fixture

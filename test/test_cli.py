@@ -375,6 +375,17 @@ def test_stopping_takes_three_seconds_at_most_even_if_somebody_will_not(run):
     assert running.said("rlpd", "stubborn did not stop within 3 s: killed")
 
 
+def test_who_has_something_to_save_has_more_time(run, monkeypatch):
+    monkeypatch.setattr(runner, "STOP_TIMEOUT", 0.2)
+    slow = ("import signal, time\nasked = []\nsignal.signal(signal.SIGINT, lambda *_: asked.append(1))\n"
+            "print('up', flush=True)\nwhile not asked: time.sleep(0.01)\ntime.sleep(1)\nprint('saved')")
+    running = run({"learner": slow, "stubborn": STUBBORN})
+    running.until(lambda: running.said("stubborn", "up") and running.said("learner", "up"))
+    running.runner.stop(saving={"learner"})
+    assert [child.handle.returncode for child in running.runner._children] == [0, -signal.SIGKILL]
+    assert ("learner", "saved") in running.lines
+
+
 def test_a_disk_without_space_for_logs_blocks_nobody(tmp_path, monkeypatch):
     program = "for i in range(20_000): print('a line that is long enough to fill the pipe')\nprint('up')"
     (tmp_path / "logs").mkdir()

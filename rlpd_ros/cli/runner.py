@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from rlpd_ros.graph import Process
 from rlpd_ros.ros.main import PARENT
 
 STOP_TIMEOUT = 3.0  # s from the first signal to the last resort
+SAVE_TIMEOUT = 15.0  # s, likewise, for a process that saves what it has learned
 RESPAWN_DELAY = 1.0  # s
 MAX_RESPAWNS = 5  # of one process within RESPAWN_WINDOW: then something is wrong that starting again does not mend
 RESPAWN_WINDOW = 60.0  # s
@@ -163,16 +164,20 @@ class Runner:
         child.respawn_at = now + RESPAWN_DELAY
         return None
 
-    def stop(self) -> None:
-        """Ask all processes to end as Ctrl-C does; kill those that have not within STOP_TIMEOUT."""
+    def stop(self, saving: Collection[str] = ()) -> None:
+        """Ask all processes to end as Ctrl-C does; kill those that have not within STOP_TIMEOUT.
+
+        Those that have something to lose, ``saving``, have SAVE_TIMEOUT: on a busy machine a little may take long.
+        """
         for child in self._children:
             _signal(child.handle, signal.SIGINT)
-        deadline = time.monotonic() + STOP_TIMEOUT
-        for child in self._children:
+        began = time.monotonic()
+        for child in sorted(self._children, key=lambda child: child.process.name in saving):
+            timeout = SAVE_TIMEOUT if child.process.name in saving else STOP_TIMEOUT
             try:
-                child.handle.wait(max(0.0, deadline - time.monotonic()))
+                child.handle.wait(max(0.0, began + timeout - time.monotonic()))
             except subprocess.TimeoutExpired:
-                self._echo("rlpd", f"{child.process.name} did not stop within {STOP_TIMEOUT:.0f} s: killed")
+                self._echo("rlpd", f"{child.process.name} did not stop within {timeout:.0f} s: killed")
                 _signal(child.handle, signal.SIGKILL)
                 child.handle.wait()
             child.reader.join(1.0)

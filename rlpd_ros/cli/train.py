@@ -79,6 +79,7 @@ def _watch(run: RunDirectory, processes: list[Process], namespace: str, display:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     runner = Runner(processes, run.logs, display.echo)
+    saving: set[str] = set()
     try:
         with StatusWatcher(namespace) as watcher:
             while (status := runner.poll()) is None:
@@ -87,6 +88,8 @@ def _watch(run: RunDirectory, processes: list[Process], namespace: str, display:
                     display.show_actor(watcher.actor)
                 if watcher.learner:
                     display.show_learner(watcher.learner)
+                    if watcher.learner.gradient_step:
+                        saving.add("learner")
                     if watcher.learner.state == LearnerState.FAILED and watcher.learner.run == str(run.path):
                         display.echo("rlpd", f"learning has failed: {watcher.learner.text}")
                         return 1
@@ -97,7 +100,7 @@ def _watch(run: RunDirectory, processes: list[Process], namespace: str, display:
         began = time.monotonic()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave it half done
-        runner.stop()
+        runner.stop(saving)
         display.echo("rlpd", f"everything stopped within {time.monotonic() - began:.1f} s")
 
 
