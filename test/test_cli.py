@@ -397,6 +397,28 @@ def test_a_disk_without_space_for_logs_blocks_nobody(tmp_path, monkeypatch):
     running.runner.stop()
 
 
+def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path):
+    program = """
+import sys
+from rlpd_ros.cli.progress import ProgressDisplay
+display = ProgressDisplay()
+display.echo("node", "one")
+sys.stdin.read()
+for _ in range(1000):
+    display.echo("node", 100 * "more ")
+open(sys.argv[1], "w").write("went on")
+"""
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "file")], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == "       node | one\n"
+    process.stdout.close()
+    process.stdin.close()
+    assert process.wait(DEADLINE) == 0
+    assert (tmp_path / "file").read_text() == "went on"
+
+
 def test_nodes_end_with_the_command_line_however_that_ends(tmp_path):
     node = ("import os, time; from rlpd_ros.ros.main import _follow_parent; _follow_parent(); "
             "print(os.getpid(), flush=True); time.sleep(600)")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from rich.console import Console
@@ -37,9 +38,10 @@ class ProgressDisplay:
         self._bars.stop()
 
     def echo(self, name: str, line: str) -> None:
-        """Print a line of process ``name``."""
+        """Print a line of process ``name``. If nobody reads any more, training goes on all the same."""
         colour = COLOURS.get(name, "white")
-        self.console.print(f"[{colour}]{name:>11}[/{colour}] | {escape(line)}", highlight=False, soft_wrap=True)
+        with contextlib.suppress(OSError, SystemExit):  # rich would end the thread that finds the pipe closed
+            self.console.print(f"[{colour}]{name:>11}[/{colour}] | {escape(line)}", highlight=False, soft_wrap=True)
 
     def show_actor(self, actor: ActorReport) -> None:
         self._actor = actor
