@@ -26,7 +26,8 @@ ARGUMENTS = {
     "resume": ("", "folder of an earlier run to go on with"),
     "demos": ("", "rosbag2 bags of demonstrations, or folders of bags, separated by commas; none: train without; "
                   "empty: record 20 with the arm's scripted expert"),
-    "nodes": ("", "nodes to start here, separated by commas: arm_driver, demo_loader, learner, actor, monitor; empty: all"),
+    "nodes": ("", "nodes to start here, separated by commas: arm_driver, demo_loader, learner, actor, monitor; "
+                  "empty: all"),
     "namespace": ("", "of all nodes"),
     "log_level": ("info", "of all nodes: debug, info, warn, error"),
 }

@@ -15,7 +15,7 @@ from rlpd_ros.data.outbox import Outbox
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.policy import Policy, verify
 from rlpd_ros.settings import ActorConfig
-from rlpd_ros.status import ActorReport, ActorState
+from rlpd_ros.status import ActorReport, ActorState, LearnerReport, LearnerState
 from rlpd_ros.types import (
     Acknowledgement,
     ActionRecord,
@@ -68,8 +68,9 @@ class Evaluation:
 class Actor:
     """Drive one arm through ``out`` with the newest verified policy.
 
-    Call ``observe`` for every observation, ``offer`` for every policy, ``acknowledge`` for every receipt, ``intervene``
-    for a person's command and ``tick`` now and then. ``clock`` returns seconds, monotonic; ``wall_ns`` nanoseconds.
+    Call ``observe`` for every observation, ``offer`` for every policy, ``acknowledge`` for every receipt, ``hear`` for
+    the learner's status, ``intervene`` for a person's command and ``tick`` now and then. ``clock`` returns seconds,
+    monotonic; ``wall_ns`` nanoseconds.
     """
 
     def __init__(self, config: ActorConfig, policy: Policy, spec: SpaceSpec, out: ActorOutputs, session: str,
@@ -91,6 +92,7 @@ class Actor:
         self._applied: PolicySnapshot | None = None
         self._offered: PolicySnapshot | None = None  # waits for the end of an evaluation
         self._newest_version = 0
+        self._over = ""  # why training has ended, as the learner says
         self._run_steps = 0  # training steps that the learner knows of, those of earlier lives and other actors too
 
         self._current: TimeStep | None = None
@@ -156,6 +158,11 @@ class Actor:
             self._send()
             self._try_answer()
 
+    def hear(self, learner: LearnerReport) -> None:
+        """Take the learner's status: when training is over, the arm holds still, until it goes on."""
+        over = learner.state in (LearnerState.FINISHED, LearnerState.FAILED)
+        self._over = learner.text or "the learner has stopped" if over else ""
+
     def intervene(self, action: np.ndarray) -> None:
         """Take a person's action, normalised to [-1, 1]; it goes before the policy's for a short while."""
         if np.shape(action) == (self.spec.action_size,) and np.all(np.isfinite(action)):
@@ -208,11 +215,18 @@ class Actor:
         self._out.act(self._answer)
 
     def _waits_for(self) -> ActorState | None:
-        if self._params is None and not self._in_random_phase():
+        if self._over:
+            return ActorState.FINISHED
+        if self._params is None and not self._in_random_phase() and not self._intervened():
             return ActorState.WAITING_FOR_POLICY
         if self.spec.lockstep and self._evaluation is None and self._outbox.next_sequence > self._outbox.budget:
             return ActorState.WAITING_FOR_BUDGET
         return None
+
+    def _intervened(self) -> bool:
+        """Tell whether a person is at it, who needs no policy to act."""
+        return self._intervention is not None and (
+            self._clock() - self._intervention[1] <= self.config.intervention_timeout)
 
     def _in_random_phase(self) -> bool:
         return self._evaluation is None and self._random_steps_left() > 0
@@ -222,11 +236,8 @@ class Actor:
         return self.config.random_steps - max(self.report.env_steps, self._run_steps)
 
     def _choose(self, now: TimeStep) -> tuple[np.ndarray, Source]:
-        if self._intervention is not None:
-            action, at = self._intervention
-            if self._clock() - at <= self.config.intervention_timeout:
-                return action, Source.INTERVENTION
-            self._intervention = None
+        if self._intervention is not None and self._intervened():
+            return self._intervention[0], Source.INTERVENTION
         if self._in_random_phase():
             return self._rng.uniform(-1.0, 1.0, self.spec.action_size).astype(np.float32), Source.RANDOM
         started = self._clock()
@@ -331,6 +342,8 @@ class Actor:
 
     def _describe(self) -> tuple[ActorState, str]:
         waits_for = self._waits_for()
+        if waits_for is ActorState.FINISHED:
+            return waits_for, f"holding still: training is over: {self._over}"
         if waits_for is ActorState.WAITING_FOR_POLICY:
             if self.report.refusal:
                 return waits_for, f"holding still: the learner's policy was refused: {self.report.refusal}"

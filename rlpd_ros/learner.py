@@ -30,6 +30,7 @@ UNLIMITED = 2**63 - 1
 REMEDY = ("Training has stopped and the last policy stays out; look for huge observations or rewards, or lower the "
           "learning rates")
 PUBLISHED = 20  # newest policies that are remembered, besides those that actors act on
+DISTANCE = "demo_action_distance"
 STORE_WARNING = 10.0  # s between two warnings that nothing can be stored
 
 
@@ -78,6 +79,7 @@ class Learner:
         self._actors: dict[str, tuple[ActorReport, float]] = {}  # the last report of each, and when it came
 
         self._info: Mapping[str, Any] = {}
+        self._distances: list[Any] = []  # of policy and demonstration actions, of the steps since the last log
         self._published: dict[int, PolicySnapshot] = {}  # by version
         self._began = clock()
         self._life = 0.0  # s that earlier lives of this run trained
@@ -136,6 +138,8 @@ class Learner:
         batch = symmetric_batches(self.online, self.demos, self.agent.config.utd_ratio, config.batch_size, self._rng)
         self._await_step()
         self.agent, self._info = self.agent.update(batch, self._demonstrations_per_batch())
+        if DISTANCE in self._info:
+            self._distances.append(self._info[DISTANCE])
         report.gradient_step += 1
         if self.spec.lockstep:
             self.intake.to_acknowledge.update(self._live_actors())  # the budget has grown
@@ -297,8 +301,11 @@ class Learner:
         for name, value in info.items():
             if hasattr(report, name):
                 setattr(report, name, value)
-        if "demo_action_distance" in info and report.demo_action_distance_first < 0:
-            report.demo_action_distance_first = report.demo_action_distance
+        if self._distances:  # that of a single batch says little
+            info[DISTANCE] = report.demo_action_distance = float(np.mean(self._distances))
+            self._distances.clear()
+            if report.demo_action_distance_first < 0:
+                report.demo_action_distance_first = report.demo_action_distance
         now, steps, env_steps = self._clock(), report.gradient_step, report.env_steps
         then, steps_then, env_steps_then = self._rate_mark
         self._rate_mark = (now, steps, env_steps)

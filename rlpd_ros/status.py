@@ -30,6 +30,7 @@ class ActorReport:
     host: str = HOST
     state: int = ActorState.WAITING_FOR_SPACE
     text: str = ""
+    incompatible_qos: str = ""
     applied_version: int = 0
     applied_gradient_step: int = 0
     applied_checksum: str = ""
@@ -77,6 +78,7 @@ class LearnerReport:
     run: str = ""
     state: int = LearnerState.WAITING_FOR_SPACE
     text: str = ""
+    incompatible_qos: str = ""
     space_fingerprint: str = ""
     space_difference: str = ""
     network_fingerprint: str = ""

@@ -12,7 +12,7 @@ from rlpd_ros.actor import Actor
 from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.policy import Policy, make_snapshot
 from rlpd_ros.settings import ActorConfig
-from rlpd_ros.status import ActorState
+from rlpd_ros.status import ActorState, LearnerReport, LearnerState
 from rlpd_ros.types import (
     Acknowledgement,
     ActionRecord,
@@ -132,11 +132,36 @@ def test_without_a_policy_it_holds_still_and_says_so() -> None:
     assert waits_for(world)[0] is ActorState.ACTING
 
 
-def test_without_a_policy_a_person_moves_nothing_either() -> None:
+def test_a_person_needs_no_policy() -> None:
     world = World()
-    world.actor.intervene(np.ones(3))
     world.begin()
     assert world.actions == []
+    world.actor.intervene(np.ones(3))
+    world.actor.tick()
+    assert [(a.source, a.policy_version) for a in world.actions] == [(Source.INTERVENTION, 0)]
+    world.now += 1.0
+    world.observe(1)
+    assert len(world.actions) == 1  # the person has let go
+    assert waits_for(world)[0] is ActorState.WAITING_FOR_POLICY
+
+
+@pytest.mark.parametrize("state", [LearnerState.FINISHED, LearnerState.FAILED])
+def test_when_training_is_over_the_arm_holds_still_until_it_goes_on(state: LearnerState) -> None:
+    world = World()
+    world.actor.offer(snapshot())
+    world.begin()
+    assert len(world.actions) == 1
+    world.actor.hear(LearnerReport("learner-1", state=state, text="success rate 100%"))
+    world.actor.intervene(np.ones(3))
+    world.observe(1)
+    assert len(world.actions) == 1
+    assert len(world.sent) == 1  # what was done before is still told
+    found, text = waits_for(world)
+    assert found is ActorState.FINISHED
+    assert "success rate 100%" in text
+    world.actor.hear(LearnerReport("learner-1", state=LearnerState.TRAINING))
+    world.actor.tick()
+    assert len(world.actions) == 2
 
 
 def test_random_steps_are_counted_exactly_and_marked() -> None:

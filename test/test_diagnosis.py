@@ -12,7 +12,7 @@ from rlpd_ros.data.demonstrations import DemonstrationManifest
 from rlpd_ros.diagnosis import CHECKS, LANGUAGES, Evidence, Level, diagnose, faults, troubleshooting_rows
 from rlpd_ros.diagnosis.collector import Collector
 from rlpd_ros.diagnosis.connection import MARKS, WIRES
-from rlpd_ros.diagnosis.evidence import Endpoint, Graph, LocalProcess, Machine
+from rlpd_ros.diagnosis.evidence import Endpoint, Graph, LocalProcess, Machine, Mismatch
 from rlpd_ros.diagnosis.local import kind_of
 from rlpd_ros.status import HOST, ActorReport, ActorState, LearnerReport, LearnerState
 from rlpd_ros.types import EpisodeSummary, SpaceField, SpaceSpec
@@ -37,14 +37,13 @@ PROCESSES = tuple(LocalProcess(100 + i, kind, "/", 5, "LOCALHOST", 100.0) for i,
 MACHINE = Machine(domain=5, disk_free=2**34, shm_free=2**26, socket_buffer=2**22, processes=PROCESSES)
 
 
-def wires(*, without: str = "", unreliable: str = "", unplugged: str = "") -> Graph:
-    """Make the graph of a whole system: without one kind of node, with one unreliable publisher or one end missing."""
+def wires(*, without: str = "", unplugged: str = "", mismatches: tuple[Mismatch, ...] = ()) -> Graph:
+    """Make the graph of a whole system: without one kind of node, with one end missing or ends that do not fit."""
     ends = [(topic, sender, True) for topic, sender, _ in WIRES] + [(topic, to, False) for topic, _, to in WIRES]
     ends += [(topic, kind, True) for kind, topic in MARKS.items()]
     return Graph(dict.fromkeys(NAMES.values(), 0.0), tuple(
-        Endpoint(topic, NAMES[kind], publishes, not (publishes and topic == unreliable), False)
-        for topic, kind, publishes in dict.fromkeys(ends)
-        if kind != without and (topic, publishes) != (unplugged, False)))
+        Endpoint(topic, NAMES[kind], publishes) for topic, kind, publishes in dict.fromkeys(ends)
+        if kind != without and (topic, publishes) != (unplugged, False)), mismatches=mismatches)
 
 
 def evidence(learner: dict | None = None, actor: dict | None = None, earlier_learner: dict | None = None,
@@ -102,7 +101,7 @@ FAULTS = {
     "domain namespace": {"graph": wires(without="learner"), "learners": {},
                          "machine": process("learner", namespace="/l")},
     "domain range": {"graph": wires(without="learner"), "learners": {}, "machine": process("learner", discovery="OFF")},
-    "qos": {"graph": wires(unreliable="policy_params")},
+    "qos": {"graph": wires(mismatches=(Mismatch("policy_params", "/learner", "/actor", "best effort"),))},
     "connections": {"graph": wires(unplugged="policy_params")},
     "connections out": {"graph": wires(unplugged="transitions")},
     "restarts": {"restarts": {"actor": 3}},
@@ -138,6 +137,7 @@ FAULTS = {
     "policy_lag none": {"actor": {"applied_version": 0, "state": ActorState.WAITING_FOR_POLICY}},
     "frozen": {"learner": {"parameter_change": 0.0}},
     "q_values": {"learner": {"q_mean": -90.0}},
+    "q_values that swing": {"earlier_learner": {"q_mean": -90.0}},
     "began_anew": {"learner": {"restored_env_steps": 1500}},
     "random_actions": {"actor": {"random_steps": 1_000_000}},
     "random_actions long": {"actor": {"random_steps": 3000}},
@@ -169,6 +169,9 @@ def test_every_check_has_a_fault_that_it_names():
 
 
 HARMLESS = {
+    "a long filling brings no reward": {"learner": {"reward_seen": 0.0, "env_steps": 6000, "training_starts": 5000}},
+    "the learner has finished and is gone": {
+        "learners": {}, "graph": wires(without="learner"), "actor": {"state": ActorState.FINISHED}},
     "an evaluation keeps its version": {"actor": {"applied_version": 20, "state": ActorState.EVALUATING}},
     "an evaluation brings no data": {"learner": {"data_age": 100.0}, "actor": {"state": ActorState.EVALUATING}},
     "a learner compiles silently": {"silent": "learner", "learner": {"gradient_step": 0}},

@@ -19,6 +19,8 @@ from rlpd_ros.cli import ros_doctor
 from rlpd_ros.diagnosis import CHECKS, diagnose, faults
 from rlpd_ros.diagnosis.from_run import evidence_of_run
 from rlpd_ros.metrics import MetricsWriter
+from rlpd_ros.nodes.actor import ActorNode
+from rlpd_ros.nodes.learner import LearnerNode
 from rlpd_ros.nodes.monitor import MonitorNode
 from rlpd_ros.ros import definitions, messages, qos
 from rlpd_ros.runs import RunDirectory
@@ -57,6 +59,23 @@ def test_the_monitor_tells_every_check_with_its_remedy(graph):
     assert "received data b" in refusal.message
     assert found["rlpd: frozen"].level == DiagnosticStatus.OK
     assert found["rlpd: clock"].level in (DiagnosticStatus.OK, DiagnosticStatus.STALE)
+
+
+BEST_EFFORT = {"qos_overrides./policy_params.publisher.reliability": "best_effort"}
+
+
+def test_the_middleware_tells_both_nodes_which_topic_it_refused_to_connect(graph, small, tmp_path):
+    graph.listen(qos.DIAGNOSTICS, qos.ACTOR_STATUS, qos.LEARNER_STATUS)
+    graph.add(MonitorNode, period=0.2)
+    graph.add(LearnerNode, run=str(RunDirectory.create(tmp_path, "run").path), **small, **BEST_EFFORT)
+    graph.add(ActorNode, hidden_dims=[8])
+    for topic in (qos.ACTOR_STATUS, qos.LEARNER_STATUS):
+        graph.until(lambda topic=topic: graph.last(topic) and graph.last(topic).incompatible_qos, topic.name)
+        assert graph.last(topic).incompatible_qos == "policy_params: reliability"
+    found = graph.until(lambda: [s for s in graph.last(qos.DIAGNOSTICS).status if s.name == "rlpd: qos" and s.level !=
+                                 DiagnosticStatus.OK], "the mismatch")
+    assert "policy_params: what /learner offers is less than /actor asks for" in found[0].message
+    assert "Best effort publisher and reliable subscription" in found[0].message
 
 
 def ask(*arguments: str, capsys) -> tuple[int, dict]:
@@ -114,6 +133,8 @@ LEFT = {
     "disk": ({}, {"learner": f"{WARN}[learner]: x: No space left. Nothing is acknowledged until it can be: y\n"}),
     "spaces": ({}, {"learner": f"{WARN}[learner]: the arm driver's space differs from that of this run: order\n"}),
     "checksum": ({"applied": 0}, {"actor": f"{REFUSED}checksum: learner a, received data b\n"}),
+    "qos": ({}, {"actor": f"{WARN}[actor]: incompatible quality of service on policy_params: reliability: a publisher "
+                          "offers less, and nothing is delivered; remove ...\n"}),
     "network": ({"applied": 0}, {"actor": f"{REFUSED}network fingerprint: learner a, actor b (widths)\n"}),
 }
 

@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rlpd_ros.arm.config import ArmConfig
@@ -166,7 +167,7 @@ def test_training_leaves_everything_behind(finished, spec):
     assert run.report.read_text().startswith("<!")
     learner, episodes = (read_table(table_path(run.metrics, name)) for name in ("learner", "episodes"))
     assert list(learner["gradient_step"]) == [10, 20, 30, 40, 50, 60]
-    assert learner["utd_measured"][-1] == pytest.approx(2, rel=0.5)
+    assert np.median(learner["utd_measured"]) == pytest.approx(2, rel=0.5)  # of ten steps each: an evaluation shifts it
     assert set(episodes["evaluation"]) == {0, 1}
     assert sorted(path.stem for path in run.logs.iterdir())[:4] == ["actor", "arm_driver", "demo_loader", "learner"]
 

@@ -20,7 +20,7 @@ from rlpd_ros.errors import DataError
 
 HEALTHY, FAULTS, NOTHING = 0, 1, 2
 LISTEN = 3.0  # s
-LISTEN_LONG = 4.2  # s, where discovery takes long
+LISTEN_LONG = 3.7  # s, where discovery takes long
 WORDS = {
     "en": {Level.OK: "OK", Level.WARN: "WARN", Level.ERROR: "ERROR", Level.STALE: "-", "check": "check",
            "found": "found", "remedy": "what to do", "verdict": "most likely cause", "healthy": "no fault found"},

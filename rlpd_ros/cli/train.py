@@ -74,12 +74,13 @@ def _check_namespace(namespace: str) -> None:
 
 
 def _watch(run: RunDirectory, processes: list[Process], namespace: str, display: ProgressDisplay) -> int:
-    """Return the exit status of the graph; INTERRUPTED after Ctrl-C or SIGTERM."""
+    """Return the exit status of the graph, of a learner elsewhere too; INTERRUPTED after Ctrl-C or SIGTERM."""
     from rlpd_ros.ros.watcher import StatusWatcher  # after the domain is set
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     runner = Runner(processes, run.logs, display.echo)
     saving: set[str] = set()
+    here = any(process.name == "learner" for process in processes)
     try:
         with StatusWatcher(namespace) as watcher:
             while (status := runner.poll()) is None:
@@ -93,6 +94,9 @@ def _watch(run: RunDirectory, processes: list[Process], namespace: str, display:
                     if watcher.learner.state == LearnerState.FAILED and watcher.learner.run == str(run.path):
                         display.echo("rlpd", f"learning has failed: {watcher.learner.text}")
                         return 1
+                    if watcher.learner.state == LearnerState.FINISHED and not here:
+                        display.echo("rlpd", f"the learner, on {watcher.learner.host}, has finished")
+                        return 0
             return status
     except KeyboardInterrupt:
         return INTERRUPTED

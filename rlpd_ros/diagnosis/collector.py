@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 from rlpd_ros.data.demonstrations import DemonstrationManifest
 from rlpd_ros.diagnosis.evidence import Evidence, Graph, LocalProcess, Machine, Sample, Track
@@ -25,6 +26,7 @@ class Collector:
         self.evidence = Evidence(patience=patience)
         self._alive: dict[str, set[int]] = {}  # node -> its processes
         self._deaths: dict[str, list[float]] = {}
+        self._told_restarts: dict[str, int] = {}
         self._cpu: deque[tuple[float, dict[int, float]]] = deque(maxlen=10)  # of every process, at the last looks
 
     def hear_learner(self, report: LearnerReport, stamp: float, at: float) -> None:
@@ -44,14 +46,13 @@ class Collector:
         self.evidence.episodes.append(episode)
 
     def hear_restarts(self, restarts: dict[str, int]) -> None:
-        """Take what a monitor has counted: it has been here for longer."""
-        self.evidence.restarts = restarts
+        """Take what a monitor has counted: it may have been here for longer."""
+        self._told_restarts = restarts
 
     def look(self, graph: Graph, machine: Machine, at: float) -> None:
         """Take a look at the graph and at this machine; a node that is seen again keeps its first time."""
         before = self.evidence.graph.nodes if self.evidence.graph else {}
-        seen = {node: before.get(node, at) for node in graph.nodes}
-        self.evidence.graph = Graph(seen, graph.endpoints, graph.elsewhere)
+        self.evidence.graph = replace(graph, nodes={node: before.get(node, at) for node in graph.nodes})
         self.evidence.machine = machine
         self._count_deaths(machine, at)
         self._find_idle(machine, at)
@@ -91,7 +92,9 @@ class Collector:
         self._alive = alive
         self._deaths = {node: recent for node, times in self._deaths.items()
                         if (recent := [t for t in times if at - t < MINUTE])}
-        self.evidence.restarts = {node: len(times) for node, times in self._deaths.items()}
+        seen = {node: len(times) for node, times in self._deaths.items()}
+        told = self._told_restarts
+        self.evidence.restarts = {node: max(seen.get(node, 0), told.get(node, 0)) for node in seen.keys() | told.keys()}
 
     def _find_idle(self, machine: Machine, at: float) -> None:
         now = {process.pid: process.cpu for process in machine.processes}

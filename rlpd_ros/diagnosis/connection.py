@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from rlpd_ros.diagnosis.evidence import ALIVE, Evidence, Graph, LocalProcess, compiling
 from rlpd_ros.diagnosis.finding import Outcome, Text, check, error, ok, unknown
-from rlpd_ros.status import HOST, ActorState, LearnerState
+from rlpd_ros.status import HOST, ActorReport, ActorState, LearnerReport, LearnerState
 
 MARKS = {"learner": "learner_status", "actor": "actor_status", "arm_driver": "space_spec", "demo_loader": "demo_manifest"}
 """Kind of node -> the topic by whose publisher it is known, whatever its name."""
@@ -90,20 +90,27 @@ def _partners(evidence: Evidence, process: LocalProcess) -> set[str]:
             "least what the subscriber asks for.",
             "删除该话题的 qos_overrides，或让两侧配置相容：发布者提供的不能低于订阅者要求的。"))
 def qos(evidence: Evidence) -> Outcome:
-    if evidence.graph is None:
-        return unknown("only a running graph shows it", "只有运行中的系统才能检查")
-    endpoints = evidence.graph.endpoints
-    for offered in (e for e in endpoints if e.publishes):
-        for asked in (e for e in endpoints if not e.publishes and e.topic == offered.topic):
-            lacks = (["reliable"] if asked.reliable and not offered.reliable else []) + (
-                ["transient local (latched)"] if asked.latched and not offered.latched else [])
-            if lacks:
-                what = " and ".join(lacks)
-                return error(f"{offered.topic}: {asked.node} asks for {what}, {offered.node} does not offer it: the "
-                             "middleware delivers nothing",
-                             f"{offered.topic}：{asked.node} 要求 {what}，而 {offered.node} 不提供：中间件不会投递任何消息",
-                             topic=offered.topic, publisher=offered.node, subscriber=asked.node)
-    return ok(f"{len(endpoints)} endpoints fit", f"{len(endpoints)} 个端点相容", endpoints=len(endpoints))
+    graph = evidence.graph
+    if graph is None:
+        return _refused_connections(evidence)
+    if graph.mismatches:
+        m = graph.mismatches[0]
+        return error(f"{m.topic}: what {m.publisher} offers is less than {m.subscriber} asks for: the middleware delivers "
+                     f"nothing: {m.reason}",
+                     f"{m.topic}：{m.publisher} 提供的低于 {m.subscriber} 要求的，中间件不会投递任何消息：{m.reason}",
+                     topic=m.topic, publisher=m.publisher, subscriber=m.subscriber)
+    return ok(f"{len(graph.endpoints)} endpoints fit", f"{len(graph.endpoints)} 个端点相容", endpoints=len(graph.endpoints))
+
+
+def _refused_connections(evidence: Evidence) -> Outcome:
+    """Judge by what actor and learner were told by the middleware: without a graph it is all there is."""
+    reports: list[ActorReport | LearnerReport] = [track.last for track in evidence.actor_tracks]
+    reports += [evidence.learner] if evidence.learner else []
+    for report in reports:
+        if report.incompatible_qos:
+            who, what = report.session, report.incompatible_qos
+            return error(f"the middleware refused to connect {who}: {what}", f"中间件拒绝连接 {who}：{what}", session=who)
+    return ok("no refusal reported", "没有被拒绝的连接") if reports else unknown("nobody was heard", "没有收到任何状态")
 
 
 @check("connections", Text("Topics connected", "话题已连接"),

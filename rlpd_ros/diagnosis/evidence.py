@@ -77,17 +77,27 @@ class Endpoint:
     topic: str  # relative to the namespace examined
     node: str  # with its namespace
     publishes: bool
-    reliable: bool
-    latched: bool
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A publisher and a subscription that the middleware does not connect, though their topic is the same."""
+
+    topic: str  # relative to the namespace examined
+    publisher: str  # node, with its namespace
+    subscriber: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Graph:
-    """The ROS graph: node -> when it was first seen; endpoints; topics of this package in other namespaces."""
+    """The ROS graph: node -> when it was first seen; endpoints; topics of this package in other namespaces; what does
+    not fit together."""
 
     nodes: dict[str, float] = field(default_factory=dict)
     endpoints: tuple[Endpoint, ...] = ()
     elsewhere: dict[str, str] = field(default_factory=dict)  # kind of node -> its namespace
+    mismatches: tuple[Mismatch, ...] = ()
 
     def nodes_that_publish(self, topic: str) -> set[str]:
         return {e.node for e in self.endpoints if e.publishes and e.topic == topic}
@@ -169,8 +179,11 @@ class Evidence:
 
     @property
     def ended(self) -> bool:
-        """Tell whether training is over, as it should be in the end."""
-        return self.learner is not None and self.learner.state == LearnerState.FINISHED
+        """Tell whether training is over, as it should be in the end: the learner said so, or told an actor before it
+        ended."""
+        if self.learner is not None:
+            return self.learner.state == LearnerState.FINISHED
+        return any(track.last.state == ActorState.FINISHED for track in self.actor_tracks)
 
     @property
     def space(self) -> SpaceSpec | None:

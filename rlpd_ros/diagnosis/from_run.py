@@ -89,6 +89,7 @@ def _actor(parameters: Mapping[str, Any], policies: Columns, episodes: Columns, 
         total = float(np.nansum(steps[recent]))
         report.random_share = float(np.nansum(episodes["random_actions"][training][recent])) / max(1.0, total)
         report.policy_actions = int(np.nansum(episodes["policy_actions"][training]))
+    report.incompatible_qos = _refused_connections(log)
     for line in log:
         if match := re.search(r"refused network parameters: version (\d+): (.*)", line):
             report.refused_version, report.refusal = int(match[1]), match[2]
@@ -114,7 +115,14 @@ def _read_learner_log(learner: LearnerReport, log: list[str]) -> None:
             learner.space_difference = text.partition(": ")[2]
         elif text.startswith("resumed"):
             learner.store_error = learner.space_difference = ""
+    learner.incompatible_qos = _refused_connections(log)
     learner.network_fingerprint = "the learner's"
+
+
+def _refused_connections(log: list[str]) -> str:
+    """Return which topics the middleware refused to connect, as ``qos.incompatible`` has it."""
+    found = (re.search(r"incompatible quality of service on (\S+: \w+)", line) for line in log)
+    return ", ".join(dict.fromkeys(match[1] for match in found if match))
 
 
 def _episodes(episodes: Columns) -> list[EpisodeSummary]:

@@ -13,6 +13,7 @@ UNIFORM = 0.95  # of the greatest entropy that actions in [-1, 1] can have
 TRAINED = 500  # gradient steps after which a policy should have left its beginning
 DIVERGED = 3.0  # times the highest value that any return can have
 UNMOVED = 0.9  # of the distance to the demonstrations at the beginning
+LITTLE = 1000  # gradient steps in which nobody expects a policy to come near its demonstrations
 FAR = 0.5  # distance to the demonstrations, normalised units, that two unrelated policies have
 
 
@@ -83,9 +84,11 @@ def q_values(evidence: Evidence) -> Outcome:
     if not most or not 0 < learner.discount < 1 or not learner.gradient_step:
         return unknown("no reward to compare with", "没有可比较的奖励")
     limit = most / (1.0 - learner.discount)
-    if abs(learner.q_mean) > DIVERGED * limit:
-        return error(f"the mean Q value is {learner.q_mean:.3g}, no return can exceed {limit:.3g}: the critics diverge",
-                     f"平均 Q 值为 {learner.q_mean:.3g}，而回报不可能超过 {limit:.3g}：评论家发散", q_mean=learner.q_mean, limit=limit)
+    track = evidence.learner_track
+    q_mean = max((sample.report.q_mean for sample in track.samples), key=abs) if track else learner.q_mean  # it may swing
+    if abs(q_mean) > DIVERGED * limit:
+        return error(f"the mean Q value is {q_mean:.3g}, no return can exceed {limit:.3g}: the critics diverge",
+                     f"平均 Q 值为 {q_mean:.3g}，而回报不可能超过 {limit:.3g}：评论家发散", q_mean=q_mean, limit=limit)
     return ok(f"mean {learner.q_mean:.3g}, returns up to {limit:.3g}", f"平均 {learner.q_mean:.3g}，回报上限 {limit:.3g}",
               q_mean=learner.q_mean, limit=limit)
 
@@ -105,13 +108,14 @@ def reward(evidence: Evidence) -> Outcome:
     unpaid = sum(e.success and e.episode_return == 0.0 for e in evidence.episodes)
     if unpaid:
         return error(f"{unpaid} episodes succeeded, none of them was given a reward", f"{unpaid} 个片段成功却没有得到奖励", unpaid=unpaid)
-    if learner.env_steps >= evidence.patience:
+    tried = learner.env_steps - learner.training_starts  # before, nothing was learned
+    if tried >= evidence.patience:
         demos = evidence.manifest.highest_reward if evidence.manifest else 0.0
         where, zh = ("; the demonstrations have some", "；示教中有奖励") if demos else ("", "")
-        return warn(f"no reward in {learner.env_steps} environment steps{where}", f"{learner.env_steps} 个环境步中没有奖励{zh}",
+        return warn(f"no reward in {tried} environment steps of training{where}", f"{tried} 个训练环境步中没有奖励{zh}",
                     env_steps=learner.env_steps)
-    return ok(f"none yet in {learner.env_steps} environment steps; {evidence.patience} may pass",
-              f"{learner.env_steps} 个环境步中还没有；最多可等 {evidence.patience} 步", env_steps=learner.env_steps)
+    return ok(f"none yet in {max(0, tried)} environment steps of training; {evidence.patience} may pass",
+              f"{max(0, tried)} 个训练环境步中还没有；最多可等 {evidence.patience} 步", env_steps=learner.env_steps)
 
 
 @check("imitation", Text("The policy learns from demonstrations", "策略从示教中学习"),
@@ -127,7 +131,7 @@ def imitation(evidence: Evidence) -> Outcome:
     trained = learner.gradient_step - learner.restored_gradient_step
     if not learner.demo_buffer_size or first < 0 or learner.state == LearnerState.FINISHED:
         return unknown("nothing to compare", "没有可比较的数据")
-    if trained >= evidence.patience / 2 and now > UNMOVED * first and now > FAR and learner.success_rate <= 0:
+    if trained >= max(LITTLE, evidence.patience / 2) and now > UNMOVED * first and now > FAR and learner.success_rate <= 0:
         return warn(f"after {trained} gradient steps the policy's actions are {now:.2f} away from the demonstrations', as at the "
                     f"beginning ({first:.2f})",
                     f"{trained} 个梯度步之后，策略动作与示教仍相差 {now:.2f}，与开始时（{first:.2f}）一样", distance=now, first=first)
@@ -135,4 +139,4 @@ def imitation(evidence: Evidence) -> Outcome:
 
 
 CHECKS = (frozen, began_anew, q_values, entropy)
-LATE_CHECKS = (reward, imitation)
+LATE_CHECKS = (imitation, reward)

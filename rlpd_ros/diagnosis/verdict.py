@@ -15,7 +15,7 @@ CHECKS: tuple[Check, ...] = (
     inputs.network, *policy.CHECKS[:3], inputs.demo_rewards, training.training_starts, training.transitions,
     policy.policy_lag, learning.frozen, learning.q_values, learning.began_anew, policy.random_actions,
     machine.clock, machine.overruns, inputs.demo_actions, training.stale_data, learning.entropy, *policy.LATE_CHECKS,
-    learning.reward, learning.imitation, *training.LATE_CHECKS)
+    *learning.LATE_CHECKS, *training.LATE_CHECKS)
 """In the order in which one fault brings about another: of several that are bad, the first is the cause."""
 
 

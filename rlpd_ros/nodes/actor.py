@@ -19,7 +19,7 @@ from rlpd_ros.ros import messages, qos
 from rlpd_ros.ros.main import run_node, wall_ns
 from rlpd_ros.ros.parameters import declare
 from rlpd_ros.settings import ActorConfig
-from rlpd_ros.status import ActorReport
+from rlpd_ros.status import ActorReport, LearnerReport
 from rlpd_ros.types import ActionRecord, EpisodeSummary, TransitionRecord, new_session
 
 TICK = 0.05  # s between looks for what is due again
@@ -48,6 +48,7 @@ class ActorNode(Node):
         qos.subscription(self, qos.OBSERVATION, self._on_observation)
         qos.subscription(self, qos.POLICY_PARAMS, self._on_policy)
         qos.subscription(self, qos.TRANSITIONS_ACK, self._on_ack)
+        qos.subscription(self, qos.LEARNER_STATUS, self._on_learner_status)
         qos.subscription(self, qos.INTERVENTION, self._on_intervention)
         self.create_timer(TICK, self._on_tick)
         self.create_timer(self._config.status_period, self._publish_status)
@@ -99,6 +100,10 @@ class ActorNode(Node):
         if self._actor is not None:
             self._actor.acknowledge(messages.to_acknowledgement(message))
 
+    def _on_learner_status(self, message) -> None:
+        if self._actor is not None:
+            self._actor.hear(messages.to_fields(LearnerReport, message))
+
     def _on_intervention(self, message) -> None:
         if self._actor is not None:
             try:
@@ -148,6 +153,7 @@ class ActorNode(Node):
         else:
             report = ActorReport(self._session, text="no space_spec received yet: is the arm driver running, on the "
                                                      "same ROS_DOMAIN_ID and namespace?")
+        report.incompatible_qos = qos.incompatible(self)
         self._status.publish(messages.from_fields(qos.ACTOR_STATUS.type, report, wall_ns()))
 
 

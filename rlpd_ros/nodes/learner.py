@@ -161,6 +161,7 @@ class LearnerNode(Node):
         else:
             report = LearnerReport(self._session, run=str(self._run.path), text="no space_spec received yet: is the "
                                    "arm driver running, on the same ROS_DOMAIN_ID and namespace?")
+        report.incompatible_qos = qos.incompatible(self)
         self._status.publish(messages.from_fields(qos.LEARNER_STATUS.type, report, wall_ns()))
 
     def _publish_version(self) -> None:

@@ -7,12 +7,12 @@ import os
 import time
 
 from rclpy.node import Node
-from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
+from rclpy.qos import QoSCompatibility, qos_check_compatible
 
 from rlpd_ros.data.demonstrations import DemonstrationManifest
 from rlpd_ros.diagnosis.collector import Collector
 from rlpd_ros.diagnosis.connection import MARKS, WIRES
-from rlpd_ros.diagnosis.evidence import Endpoint, Evidence, Graph
+from rlpd_ros.diagnosis.evidence import Endpoint, Evidence, Graph, Mismatch
 from rlpd_ros.diagnosis.local import look
 from rlpd_ros.errors import DataError
 from rlpd_ros.ros import messages, qos
@@ -53,23 +53,22 @@ class GraphWatcher:
         evidence = self._collector.evidence
         learner = evidence.learner
         run = learner.run if learner is not None and learner.host == HOST and os.path.isdir(learner.run) else ""
-        known = evidence.restarts
         now = time.time()
         self._collector.look(self._graph(now), look(self._domain, self._node.get_namespace(), run), now)
-        if known and not evidence.restarts:
-            self._collector.hear_restarts(known)
         return self._collector.at(now)
 
     def _graph(self, now: float) -> Graph:
         node = self._node
-        endpoints = []
+        endpoints, mismatches = [], []
         for topic in TOPICS:
             name = node.resolve_topic_name(topic)
-            for publishes, infos in ((True, node.get_publishers_info_by_topic(name)),
-                                     (False, node.get_subscriptions_info_by_topic(name))):
-                endpoints += [_endpoint(topic, publishes, info) for info in infos
-                              if not info.node_name.startswith("_")]  # not known yet, or a tool's
-        return Graph({e.node: now for e in endpoints}, tuple(endpoints), self._elsewhere())
+            publishers = _known(node.get_publishers_info_by_topic(name))
+            subscribers = _known(node.get_subscriptions_info_by_topic(name))
+            endpoints += [Endpoint(topic, _name(info), True) for info in publishers]
+            endpoints += [Endpoint(topic, _name(info), False) for info in subscribers]
+            mismatches += [Mismatch(topic, _name(offered), _name(asked), reason) for offered in publishers
+                           for asked in subscribers if (reason := _why_not(offered, asked))]
+        return Graph({e.node: now for e in endpoints}, tuple(endpoints), self._elsewhere(), tuple(mismatches))
 
     def _elsewhere(self) -> dict[str, str]:
         """Return the namespaces of nodes of this package that are not in this node's own."""
@@ -113,11 +112,18 @@ def status_name(namespace: str, check: str) -> str:
     return f"rlpd{namespace.rstrip('/')}: {check}"
 
 
-def _endpoint(topic: str, publishes: bool, info) -> Endpoint:
-    profile = info.qos_profile
-    return Endpoint(topic, f"{info.node_namespace.rstrip('/')}/{info.node_name}", publishes,
-                    profile.reliability == QoSReliabilityPolicy.RELIABLE,
-                    profile.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL)
+def _known(infos: list) -> list:
+    """Leave out the endpoints of nodes that are not known yet, and those of tools."""
+    return [info for info in infos if not info.node_name.startswith("_")]
+
+
+def _name(info) -> str:
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+
+
+def _why_not(offered, asked) -> str:
+    compatibility, reason = qos_check_compatible(offered.qos_profile, asked.qos_profile)
+    return reason.rstrip(";").replace("ERROR: ", "") if compatibility == QoSCompatibility.ERROR else ""
 
 
 def _stamp(message) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -19,9 +20,15 @@ from rclpy.qos import (
     QoSHistoryPolicy,
     QoSProfile,
     QoSReliabilityPolicy,
+    qos_policy_name_from_kind,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks  # type: ignore[no-redef]
 
 TRANSITIONS_DEPTH = 1000  # more than a sender has under way: nothing is dropped between sender and receiver
 SESSIONS_DEPTH = 100  # receipts to different sessions must not push each other out
@@ -76,13 +83,33 @@ def camera(name: str) -> Topic:
     return Topic(f"camera/{name}/image_raw", "sensor_msgs/msg/Image", SENSOR_DEPTH, reliable=False)
 
 
+_refused: WeakKeyDictionary[Node, dict[str, str]] = WeakKeyDictionary()  # topic -> policy, as the middleware reported
+
+
 def publisher(node: Node, topic: Topic, **options: Any) -> Publisher:
     """Publish ``topic`` from ``node``; ``options`` go to ``create_publisher``."""
-    return node.create_publisher(topic.type, topic.name, topic.qos,
+    events = PublisherEventCallbacks(incompatible_qos=_on_incompatible(node, topic, "a subscriber asks for more"))
+    return node.create_publisher(topic.type, topic.name, topic.qos, event_callbacks=events,
                                  qos_overriding_options=QoSOverridingOptions.with_default_policies(), **options)
 
 
 def subscription(node: Node, topic: Topic, callback: Callable[[Any], None], **options: Any) -> Subscription:
     """Subscribe ``node`` to ``topic``; ``options`` go to ``create_subscription``."""
-    return node.create_subscription(topic.type, topic.name, callback, topic.qos,
+    events = SubscriptionEventCallbacks(incompatible_qos=_on_incompatible(node, topic, "a publisher offers less"))
+    return node.create_subscription(topic.type, topic.name, callback, topic.qos, event_callbacks=events,
                                     qos_overriding_options=QoSOverridingOptions.with_default_policies(), **options)
+
+
+def incompatible(node: Node) -> str:
+    """Return what the middleware has refused to connect to ``node`` since it started: topics with policies, or ""."""
+    return ", ".join(f"{topic}: {policy}" for topic, policy in _refused.get(node, {}).items())
+
+
+def _on_incompatible(node: Node, topic: Topic, what: str) -> Callable[[Any], None]:
+    def refused(event: Any) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
+        _refused.setdefault(node, {})[topic.name] = policy
+        node.get_logger().warning(f"incompatible quality of service on {topic.name}: {policy}: {what}, and nothing is "
+                                  "delivered; remove the qos_overrides of that topic")
+
+    return refused

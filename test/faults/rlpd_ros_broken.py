@@ -42,6 +42,15 @@ def learner_other_parameters() -> None:
 
 def learner_nan() -> None:
     """Put one NaN into the rewards of a batch, after a while."""
+    _spoil_batches(lambda batch: batch.rewards.flat.__setitem__(0, np.nan))
+
+
+def learner_diverges() -> None:
+    """Value what comes next more than what comes now, after a while."""
+    _spoil_batches(lambda batch: np.multiply(batch.masks, 1.2, out=batch.masks))
+
+
+def _spoil_batches(spoil) -> None:
     learner = import_module("rlpd_ros.learner")
     sample, calls = learner.symmetric_batches, []
 
@@ -49,7 +58,7 @@ def learner_nan() -> None:
         batch = sample(*arguments)
         calls.append(1)
         if len(calls) > HEALTHY:
-            batch.rewards.flat[0] = np.nan
+            spoil(batch)
         return batch
 
     learner.symmetric_batches = spoilt
