@@ -7,6 +7,7 @@ On several machines, start it on each with the nodes that shall run there:
 
 import json
 import subprocess
+import time
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction
@@ -15,7 +16,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from rlpd_ros.errors import USER_ERROR
-from rlpd_ros.graph import train_graph
+from rlpd_ros.graph import MAX_RESPAWNS, RESPAWN_DELAY, RESPAWN_WINDOW, train_graph
 
 ARGUMENTS = {
     "params_file": ("", "ROS parameter files, separated by commas; the last one wins"),
@@ -31,7 +32,6 @@ ARGUMENTS = {
     "namespace": ("", "of all nodes"),
     "log_level": ("info", "of all nodes: debug, info, warn, error"),
 }
-RESPAWN_DELAY = 1.0  # s
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -66,10 +66,13 @@ def prepare(values, nodes) -> dict:
 
 def to_action(process, log_level) -> Node:
     """Turn one process of the graph into a launch action."""
+    exits = []
 
     def on_exit(event, _context):
+        now = time.monotonic()
+        exits[:] = [at for at in exits if now - at < RESPAWN_WINDOW] + [now]
         final = event.returncode == USER_ERROR or (process.required and event.returncode == 0)
-        if final or not process.respawn:
+        if final or not process.respawn or len(exits) > MAX_RESPAWNS:
             reason = f"{process.name} ended with status {event.returncode}: stopping all"
             return [LogInfo(msg=reason), EmitEvent(event=Shutdown(reason=reason))]
         return None

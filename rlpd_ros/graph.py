@@ -8,6 +8,10 @@ from pathlib import Path
 
 from rlpd_ros.errors import ConfigError
 
+RESPAWN_DELAY = 1.0  # s
+MAX_RESPAWNS = 5  # of one process within RESPAWN_WINDOW: then something is wrong that starting again does not mend
+RESPAWN_WINDOW = 60.0  # s
+
 
 @dataclass(frozen=True)
 class Process:

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from rlpd_ros.cli.runner import ros_domain
+from rlpd_ros.graph import MAX_RESPAWNS
 
 FILE = Path(__file__).parents[1] / "launch" / "train.launch.py"
 ARM = ["nodes:=arm_driver"]
@@ -160,6 +161,15 @@ def test_a_node_whose_input_is_wrong_ends_the_launch(start, tmp_path):
     launched = start(*ARM, f"params_file:={parameters}")
     launched.expect("NoSuchArm-v0")
     launched.expect("arm_driver ended with status 2")
+    launched.wait()
+
+
+@needs_launch
+def test_a_node_that_dies_again_and_again_ends_the_launch(start):
+    launched = start(*ARM)
+    for _ in range(MAX_RESPAWNS + 1):
+        os.kill(int(launched.expect(r"arm_driver.*process started with pid \[(\d+)\]")[1]), signal.SIGKILL)
+    launched.expect("arm_driver ended with status -9: stopping all")
     launched.wait()
 
 

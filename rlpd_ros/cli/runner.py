@@ -21,14 +21,11 @@ import yaml
 from ament_index_python.packages import get_package_prefix
 
 from rlpd_ros.errors import USER_ERROR, ConfigError
-from rlpd_ros.graph import Process
+from rlpd_ros.graph import MAX_RESPAWNS, RESPAWN_DELAY, RESPAWN_WINDOW, Process
 from rlpd_ros.ros.main import PARENT
 
 STOP_TIMEOUT = 3.0  # s from the first signal to the last resort
 SAVE_TIMEOUT = 15.0  # s, likewise, for a process that saves what it has learned
-RESPAWN_DELAY = 1.0  # s
-MAX_RESPAWNS = 5  # of one process within RESPAWN_WINDOW: then something is wrong that starting again does not mend
-RESPAWN_WINDOW = 60.0  # s
 MAX_DOMAIN = 232  # the ports of higher ones do not exist
 
 
