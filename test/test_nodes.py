@@ -221,6 +221,12 @@ def test_demonstrations_that_are_not_there_are_named_and_end_the_loader(graph, t
     where = str(tmp_path / path) if path else ""
     process = start("demo_loader", **({"demo_path": f"['{where}']"} if path else {}))
     error = graph.until(lambda: (m := graph.last(qos.DEMO_MANIFEST)) and m.error)
+    learner = qos.publisher(graph.ears, qos.LEARNER_STATUS)
+    learner.publish(qos.LEARNER_STATUS.type(demo_error="another error"))
+    began = time.monotonic()
+    graph.until(lambda: time.monotonic() - began > 1.0)
+    assert process.poll() is None  # it stays until it is heard
+    learner.publish(qos.LEARNER_STATUS.type(demo_error=error))
     graph.until(lambda: process.poll() is not None)
     assert process.returncode == 2
     assert error.startswith(where or "demo_path: expected one or more rosbag2 bags")

@@ -16,7 +16,7 @@ from rlpd_ros.ros.parameters import declare
 from rlpd_ros.settings import LoaderConfig
 
 TICK = 0.05  # s between looks for what is due again
-LAST_WORDS = 3.0  # s for which an error stays on demo_manifest before the node ends: time to be discovered
+LAST_WORDS = 10.0  # s for which an error stays on demo_manifest, if no learner says that it has heard it
 
 
 class DemoLoaderNode(Node):
@@ -29,6 +29,7 @@ class DemoLoaderNode(Node):
         self._transitions = qos.publisher(self, qos.DEMO_TRANSITIONS)
         self._error: DataError | None = None
         self._error_at = 0.0
+        self._heard = False  # the learner knows of the error
         self._told = False
         self._outbox = Outbox(config.resend_period, keep=True)
         try:
@@ -52,15 +53,19 @@ class DemoLoaderNode(Node):
         self.create_timer(TICK, self._send)
 
     def work(self) -> bool:
-        if self._error is not None and time.monotonic() - self._error_at > LAST_WORDS:
+        if self._error is not None and (self._heard or time.monotonic() - self._error_at > LAST_WORDS):
             raise self._error
         return False
 
     def _fail(self, error: DataError) -> None:
         """Say what is wrong where the learner and the monitor hear it, then end."""
         self._error, self._error_at = error, time.monotonic()
+        qos.subscription(self, qos.LEARNER_STATUS, self._on_learner_status)
         manifest = bags.DemonstrationManifest(error=str(error))
         self._manifest_publisher.publish(messages.from_fields(qos.DEMO_MANIFEST.type, manifest, wall_ns()))
+
+    def _on_learner_status(self, message) -> None:
+        self._heard = message.demo_error == str(self._error)
 
     def _on_space(self, message) -> None:
         try:
