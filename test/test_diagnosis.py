@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -13,7 +17,7 @@ from rlpd_ros.diagnosis import CHECKS, LANGUAGES, Evidence, Level, diagnose, fau
 from rlpd_ros.diagnosis.collector import Collector
 from rlpd_ros.diagnosis.connection import MARKS, WIRES
 from rlpd_ros.diagnosis.evidence import Endpoint, Graph, LocalProcess, Machine, Mismatch
-from rlpd_ros.diagnosis.local import kind_of
+from rlpd_ros.diagnosis.local import KNOWN, kind_of, processes
 from rlpd_ros.status import HOST, ActorReport, ActorState, LearnerReport, LearnerState
 from rlpd_ros.types import EpisodeSummary, SpaceField, SpaceSpec
 
@@ -238,6 +242,31 @@ def test_deaths_are_counted_for_a_minute_and_only_here():
 ])
 def test_processes_are_known_by_their_command_line(arguments, kind):
     assert kind_of(arguments) == kind
+
+
+BECOMES_A_NODE = """
+import os, sys
+sys.stdin.readline()
+os.execv(sys.executable, [sys.executable, "-c", "import sys; sys.stdin.readline()", "rlpd_ros", "--ros-args", "-r",
+                          "__node:=actor"])
+"""
+
+
+@pytest.mark.parametrize(("looks", "found"), [(KNOWN - 1, True), (KNOWN, False)])
+def test_a_process_that_was_looked_at_before_its_exec_is_found_after_it(looks, found):
+    strangers: Counter[str] = Counter()
+    with subprocess.Popen([sys.executable, "-c", BECOMES_A_NODE], stdin=subprocess.PIPE, text=True) as child:
+        for _ in range(looks):
+            assert child.pid not in {p.pid for p in processes(strangers)}
+        child.stdin.write("\n")
+        child.stdin.flush()
+        deadline = time.monotonic() + 60.0
+        while child.pid not in {p.pid for p in processes()}:
+            assert time.monotonic() < deadline
+        assert (child.pid in {p.pid for p in processes(strangers)}) == found
+        child.stdin.close()
+    processes(strangers)
+    assert str(child.pid) not in strangers  # another one may get its number
 
 
 def test_this_host_is_the_one_that_reports_name():

@@ -7,33 +7,49 @@ import contextlib
 import os
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 
 from rlpd_ros.diagnosis.evidence import LocalProcess, Machine
 
 PROC = Path("/proc")
+KNOWN = 3  # looks at a process after which it is not taken for a node any more
 KINDS = ("learner", "actor", "arm_driver", "demo_loader")
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
-def look(domain: int, namespace: str, run: str = "") -> Machine:
-    """Return what this machine is like; ``run``: a run directory, whose disk is looked at if it is here."""
+def look(domain: int, namespace: str, run: str = "", strangers: Counter[str] | None = None) -> Machine:
+    """Return what this machine is like; ``run``: a run directory, whose disk is looked at if it is here.
+
+    Who looks again and again keeps the ``strangers`` of ``processes``.
+    """
     with contextlib.suppress(OSError):
         free = shutil.disk_usage(run).free if run else None
         return Machine(domain=domain, namespace=namespace, disk_free=free, shm_free=_free("/dev/shm"),
-                       socket_buffer=_number(PROC / "sys/net/core/rmem_max"), processes=tuple(processes()))
-    return Machine(domain=domain, namespace=namespace, processes=tuple(processes()))
+                       socket_buffer=_number(PROC / "sys/net/core/rmem_max"), processes=tuple(processes(strangers)))
+    return Machine(domain=domain, namespace=namespace, processes=tuple(processes(strangers)))
 
 
-def processes() -> list[LocalProcess]:
-    """Return the nodes of this package that run here and may be looked into; [] where there is no /proc."""
-    found = []
-    for folder in PROC.glob("[0-9]*"):
+def processes(strangers: Counter[str] | None = None) -> list[LocalProcess]:
+    """Return the nodes of this package that run here and may be looked into; [] where there is no /proc.
+
+    ``strangers`` counts by process id how often one was looked at and was something else; it is brought up to date, and
+    who is known by it is not looked at: one look may have come between its fork and its exec.
+    """
+    found, folders = [], [folder for folder in os.listdir(PROC) if folder.isdecimal()] if PROC.is_dir() else []
+    strangers = Counter() if strangers is None else strangers
+    for gone in strangers.keys() - set(folders):
+        del strangers[gone]
+    for pid in folders:
+        if strangers[pid] >= KNOWN:
+            continue
         with contextlib.suppress(OSError, ValueError, IndexError):  # gone meanwhile, or somebody else's
-            arguments = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            arguments = (PROC / pid / "cmdline").read_bytes().decode(errors="replace").split("\0")
             node = kind_of(arguments)
             if node:
-                found.append(_process(folder, node, arguments))
+                found.append(_process(PROC / pid, node, arguments))
+            else:
+                strangers[pid] += 1
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, qos_check_compatible
@@ -31,6 +32,7 @@ class GraphWatcher:
         self._node = node
         self._domain = domain
         self._collector = Collector(patience)
+        self._strangers: Counter[str] = Counter()
         for topic, callback in (
                 (qos.LEARNER_STATUS, self._on_learner), (qos.ACTOR_STATUS, self._on_actor),
                 (qos.SPACE_SPEC, self._on_space), (qos.DEMO_MANIFEST, self._on_manifest),
@@ -54,7 +56,8 @@ class GraphWatcher:
         learner = evidence.learner
         run = learner.run if learner is not None and learner.host == HOST and os.path.isdir(learner.run) else ""
         now = time.time()
-        self._collector.look(self._graph(now), look(self._domain, self._node.get_namespace(), run), now)
+        machine = look(self._domain, self._node.get_namespace(), run, self._strangers)
+        self._collector.look(self._graph(now), machine, now)
         return self._collector.at(now)
 
     def _graph(self, now: float) -> Graph:
