@@ -11,7 +11,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from rlpd_ros.data.outbox import Outbox
+from rlpd_ros.data.sender import Sender
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.policy import Policy, verify
 from rlpd_ros.settings import ActorConfig
@@ -26,7 +26,6 @@ from rlpd_ros.types import (
     TimeStep,
     TransitionRecord,
     asked_if_changed,
-    new_session,
 )
 
 RECENT = 1000  # actions over which shares and medians are reported
@@ -69,22 +68,21 @@ class Actor:
     """Drive one arm through ``out`` with the newest verified policy.
 
     Call ``observe`` for every observation, ``offer`` for every policy, ``acknowledge`` for every receipt, ``hear`` for
-    the learner's status, ``intervene`` for a person's command and ``tick`` now and then. ``clock`` returns seconds,
-    monotonic; ``wall_ns`` nanoseconds.
+    the learner's status, ``intervene`` for a person's command and ``tick`` now and then. ``sender`` has the session, and
+    what the learner has not yet. ``clock`` returns seconds, monotonic; ``wall_ns`` nanoseconds.
     """
 
-    def __init__(self, config: ActorConfig, policy: Policy, spec: SpaceSpec, out: ActorOutputs, session: str,
+    def __init__(self, config: ActorConfig, policy: Policy, spec: SpaceSpec, out: ActorOutputs, sender: Sender,
                  clock: Callable[[], float], wall_ns: Callable[[], int]) -> None:
         self.config = config
         self.spec = spec
-        self.session = session
-        self.report = ActorReport(session, random_steps=config.random_steps, space_fingerprint=spec.fingerprint,
+        self.sender = sender
+        self.report = ActorReport(sender.session, random_steps=config.random_steps, space_fingerprint=spec.fingerprint,
                                   network_fingerprint=policy.fingerprint)
         self._policy = policy
         self._out = out
         self._clock = clock
         self._wall_ns = wall_ns
-        self._outbox = Outbox(config.resend_period)
         self._rng = np.random.default_rng(config.seed)
         self._key = jax.random.PRNGKey(config.seed)
 
@@ -107,6 +105,10 @@ class Actor:
         self._recent_sources: deque[Source] = deque(maxlen=RECENT)
         self._recent_saturation: deque[float] = deque(maxlen=RECENT)
         self._recent_inference: deque[float] = deque(maxlen=RECENT)
+
+    @property
+    def session(self) -> str:
+        return self.sender.session
 
     # What the world tells the actor
 
@@ -146,17 +148,11 @@ class Actor:
 
     def acknowledge(self, ack: Acknowledgement) -> None:
         """Take the learner's receipt and the step budget that comes with it."""
-        if ack.session == self.session:
+        if self.sender.acknowledge(ack, self._clock()):
             self._run_steps = ack.env_steps
-            if self._outbox.is_foreign(ack):
-                self.session = self.report.session = new_session("actor")
-                self._outbox.renumber(self.session)
-                self._out.warn(f"another learner ({ack.learner_session}) lacks transitions that an earlier one had on "
-                               f"disk: those stay in the earlier run; going on as {self.session}")
-                return
-            self._outbox.acknowledge(ack, self._clock())
-            self._send()
+            self.report.session = self.session
             self._try_answer()
+        self._send()
 
     def hear(self, learner: LearnerReport) -> None:
         """Take the learner's status: when training is over, the arm holds still, until it goes on."""
@@ -219,7 +215,7 @@ class Actor:
             return ActorState.FINISHED
         if self._params is None and not self._in_random_phase() and not self._intervened():
             return ActorState.WAITING_FOR_POLICY
-        if self.spec.lockstep and self._evaluation is None and self._outbox.next_sequence > self._outbox.budget:
+        if self.spec.lockstep and self._evaluation is None and self.sender.next_sequence > self.sender.budget:
             return ActorState.WAITING_FOR_BUDGET
         return None
 
@@ -271,8 +267,8 @@ class Actor:
         report.random_actions += answer.source is Source.RANDOM
         report.intervention_actions += answer.source is Source.INTERVENTION
         self._recent_sources.append(answer.source)
-        self._outbox.add(TransitionRecord(
-            session=self.session, sequence=self._outbox.next_sequence, episode=self._episode, step=current.step,
+        self.sender.add(TransitionRecord(
+            session=self.session, sequence=self.sender.next_sequence, episode=self._episode, step=current.step,
             observation=current.observation, action=now.executed_action, reward=now.reward,
             terminated=now.terminated, truncated=now.truncated, success=now.success, source=answer.source,
             policy_version=answer.policy_version, final_observation=now.observation if now.last else None,
@@ -322,7 +318,7 @@ class Actor:
     # Telling others
 
     def _send(self) -> None:
-        for record in self._outbox.due(self._clock()):
+        for record in self.sender.due(self._clock()):
             self._out.send(record)
 
     def status(self) -> ActorReport:
@@ -335,9 +331,7 @@ class Actor:
         report.random_share = sources.count(Source.RANDOM) / max(1, len(sources))
         report.saturated_share = float(np.mean(self._recent_saturation)) if self._recent_saturation else 0.0
         report.inference_ms = 1e3 * float(np.median(self._recent_inference)) if self._recent_inference else 0.0
-        report.transitions_sent = self._outbox.sent
-        report.transitions_acked = self._outbox.acknowledged
-        report.transitions_unacked = self._outbox.unacknowledged
+        self.sender.fill(report)
         return report
 
     def _describe(self) -> tuple[ActorState, str]:
@@ -353,8 +347,8 @@ class Actor:
         if self._current is None or silence > max(SILENCE, 2.0 / self.spec.control_rate):
             return ActorState.WAITING_FOR_ARM, f"no observation for {silence:.1f} s: is the arm driver running?"
         if waits_for is ActorState.WAITING_FOR_BUDGET:
-            return waits_for, (f"waiting for the learner: {self._outbox.next_sequence - 1} training steps taken, "
-                               f"{self._outbox.budget} released")
+            return waits_for, (f"waiting for the learner: {self.sender.next_sequence - 1} training steps taken, "
+                               f"{self.sender.budget} released")
         if self._evaluation is not None:
             done = self._evaluation
             return ActorState.EVALUATING, f"evaluation {done.number}: {done.successes} of {done.episodes} successful"

@@ -45,7 +45,7 @@ def train_graph(run: str | Path, parameter_files: tuple[str, ...] = (), demos: t
         Process("demo_loader", "demo_loader", namespace, {"demo_path": list(demos)} if demos else {}, files),
         Process("learner", "learner", namespace,
                 {"run": str(run)} | ({"require_demonstrations": False} if without_demos else {}), files, required=True),
-        Process("actor", "actor", namespace, {}, files),
+        Process("actor", "actor", namespace, {"run": str(run)}, files),
         Process("monitor", "monitor", namespace, {}, files),
     ]
     if without_demos:

@@ -134,6 +134,10 @@ class RunDirectory:
         return self.path / "transitions"  # rosbag2; made by who writes the first bag
 
     @property
+    def spool(self) -> Path:
+        return self.path / "spool"  # one folder per actor, see data/spool_files.py
+
+    @property
     def demos(self) -> Path:
         return self.path / "demos"  # likewise
 

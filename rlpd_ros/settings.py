@@ -29,9 +29,22 @@ class ActorConfig:
     success_target: float = parameter(0.95, "share of successful greedy episodes at which training is done", 0.0, 1.0)
     intervention_timeout: float = parameter(0.25, "s for which a person's last command goes before the policy", 0.0)
     resend_period: float = parameter(1.0, "s without a receipt after which transitions are sent again", 0.01)
+    outbox_memory: int = parameter(
+        10_000, "unacknowledged transitions held in memory where there is no spool, or its disk is full", low=1)
+    spool_beyond: int = parameter(
+        0, "unacknowledged transitions beyond which all are written to the spool as well; 0: each one at once", low=0)
     status_period: float = parameter(0.5, "s between two messages on actor_status", 0.05)
     deterministic: bool = parameter(False, "act greedily in training too, without exploration")
     seed: int = parameter(0, "of exploration", low=0)
+
+
+@dataclass(frozen=True)
+class ActorNodeConfig:
+    """Parameters of the actor node that its logic does not need."""
+
+    run: str = parameter("", "run directory: the spool is kept there")
+    spool_folder: str = parameter("", "keep the spool there and not in the run directory; both empty: there is none")
+    spool_limit: float = parameter(10_000.0, "MB (10^6 bytes) that the spool may take", low=0.0)
 
 
 @dataclass(frozen=True)
@@ -85,7 +98,7 @@ NODES: dict[str, tuple[type, ...]] = {
     "arm_driver": (DriverNodeConfig, ArmConfig),
     "demo_loader": (LoaderConfig,),
     "learner": (LearnerNodeConfig, LearnerConfig, AgentConfig, PolicyConfig),
-    "actor": (ActorConfig, PolicyConfig),
+    "actor": (ActorNodeConfig, ActorConfig, PolicyConfig),
     "monitor": (MonitorConfig,),
 }
 """Node -> the configurations whose fields are its ROS parameters."""

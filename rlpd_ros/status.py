@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 HOST = socket.gethostname()
@@ -53,6 +53,11 @@ class ActorReport:
     transitions_sent: int = 0
     transitions_acked: int = 0
     transitions_unacked: int = 0
+    transitions_in_memory: int = 0
+    transitions_spooled: int = 0
+    transitions_resent: int = 0
+    transitions_lost: int = 0
+    spool_error: str = ""
     overruns: int = 0
     inference_ms: float = 0.0
 
@@ -103,6 +108,12 @@ class LearnerReport:
     transitions_duplicate: int = 0
     transitions_rejected: int = 0
     gaps: int = 0
+    actors: list[str] = field(default_factory=list)
+    actors_stored: list[int] = field(default_factory=list)
+    actors_duplicate: list[int] = field(default_factory=list)
+    actors_rejected: list[int] = field(default_factory=list)
+    actors_version: list[int] = field(default_factory=list)
+    actors_data_age: list[float] = field(default_factory=list)
     data_age: float = -1.0
     updates_per_second: float = 0.0
     utd_set: float = 0.0

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rlpd_ros.actor import Actor
+from rlpd_ros.data.sender import Sender
 from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.policy import Policy, make_snapshot
 from rlpd_ros.settings import ActorConfig
@@ -52,7 +53,9 @@ class World:
         self.resets = 0
         self.said: list[str] = []
         self.warnings: list[str] = []
-        self.actor = Actor(ActorConfig(**config), POLICY, spec, self, "actor-1", lambda: self.now, lambda: 3_000_000)
+        settings = ActorConfig(**config)
+        sender = Sender("actor-1", settings.resend_period, settings.outbox_memory, self.warn)
+        self.actor = Actor(settings, POLICY, spec, self, sender, lambda: self.now, lambda: 3_000_000)
         self.arm, self.episode, self.step, self.stamp = "arm-1", 0, 0, 0
         self.learner = "learner-1"
         self.acknowledge(0, budget)

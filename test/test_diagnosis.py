@@ -100,6 +100,8 @@ OTHER = replace(SPACE, control_rate=20.0)
 FAULTS = {
     "failed": {"learner": {"state": LearnerState.FAILED, "text": "not finite"}},
     "disk": {"learner": {"store_error": "no space left"}},
+    "disk of the actor": {"actor": {"spool_error": "no space left"}},
+    "disk of the actor lost": {"actor": {"transitions_lost": 1}},
     "disk nearly full": {"machine": replace(MACHINE, disk_free=2**20)},
     "domain": {"graph": wires(without="learner"), "learners": {}, "machine": process("learner", domain=6)},
     "domain namespace": {"graph": wires(without="learner"), "learners": {},

@@ -15,6 +15,7 @@ import pytest
 
 from rlpd_ros.actor import Actor
 from rlpd_ros.data.ledger import MAX_SESSIONS
+from rlpd_ros.data.sender import Sender
 from rlpd_ros.driver import Driver
 from rlpd_ros.errors import DataError
 from rlpd_ros.learner import Learner
@@ -781,7 +782,8 @@ class LossyWorld:
 
     def start_actor(self) -> None:
         config = ActorConfig(random_steps=10**9, eval_every=0, resend_period=0.5)
-        self.actor = Actor(config, POLICY, SPEC, self, self.life("actor"), lambda: self.now, lambda: 0)
+        sender = Sender(self.life("actor"), config.resend_period, config.outbox_memory, self.warn)
+        self.actor = Actor(config, POLICY, SPEC, self, sender, lambda: self.now, lambda: 0)
 
     def start_learner(self) -> None:
         self.unflushed: list[TransitionRecord] = []

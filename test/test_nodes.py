@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rcl_interfaces.srv import DescribeParameters, GetParameters
 from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
@@ -172,6 +173,33 @@ def test_while_nothing_can_be_stored_nothing_is_acknowledged_and_then_everything
     records = list(TransitionLog.read(run.transitions, driver._driver.spec))
     assert [r.sequence for r in records][:30] == list(range(1, 31))
     graph.until(lambda: "cannot be stored" not in graph.last(qos.LEARNER_STATUS).text)
+
+
+def test_a_killed_actor_loses_nothing_that_it_did_while_the_learner_was_away(graph, learn, run):
+    graph.listen(qos.OBSERVATION, qos.ACTOR_STATUS)
+    driver = graph.add(ArmDriverNode, lockstep=False, control_rate=50.0)
+    process = start("actor", run=str(run.path), hidden_dims="[8]", random_steps="100000", eval_every="0")
+    try:
+        graph.until(lambda: (s := graph.last(qos.ACTOR_STATUS)) and s.transitions_spooled > 60)
+    finally:
+        process.kill()
+        process.wait()
+    before = graph.last(qos.ACTOR_STATUS)
+    assert (before.transitions_acked, before.spool_error) == (0, "")
+    done = {(o.executed_action.tobytes(), o.reward) for o in graph.heard["observation"] if o.step}
+    graph.heard.clear()
+    graph.listen(qos.ACTOR_STATUS)
+    graph.add(ActorNode, run=str(run.path), **NETWORK)
+    learn(training_starts=10**6)
+    graph.until(lambda: (s := graph.last(qos.ACTOR_STATUS)) and s.session != before.session
+                and s.transitions_acked > 5 and not s.transitions_spooled)
+    records = list(TransitionLog.read(run.transitions, driver._driver.spec))
+    earlier = [record for record in records if record.session == before.session]
+    assert len(earlier) >= before.transitions_unacked > 60
+    assert [record.sequence for record in earlier] == list(range(1, len(earlier) + 1))
+    heard = [(record.action.tobytes(), np.float32(record.reward)) in done for record in earlier]
+    assert sum(heard) >= len(earlier) - 10  # the listener may have missed some; what was made up would not be among them
+    assert any(record.session != before.session for record in records)
 
 
 def test_a_restarted_arm_is_taken_up_again(graph, learn, monkeypatch):

@@ -13,15 +13,24 @@ FEW = 20  # steps that a share is not judged by
 
 
 @check("disk", Text("Transitions reach the disk", "转移数据可写入磁盘"),
-       Text("The learner takes transitions but acknowledges none; in lockstep everything comes to a halt",
-            "学习器收到转移数据却不确认；同步模式下一切停住"),
-       Text("Make space on the disk of the run directory: nothing is lost, the learner goes on by itself.",
-            "清理运行目录所在磁盘的空间：数据不会丢失，学习器会自动继续。"))
+       Text("The learner takes transitions but acknowledges none, so that in lockstep everything comes to a halt; or an actor "
+            "has no room for what the learner has not acknowledged",
+            "学习器收到转移数据却不确认，同步模式下一切停住；或执行器没有空间保存尚未确认的转移"),
+       Text("Make space on the disk of the run directory (an actor's: of its spool_folder, or raise spool_limit): learner and "
+            "actor go on by themselves. What the learner has not acknowledged is kept and sent again.",
+            "清理运行目录所在磁盘的空间（执行器：spool_folder 所在磁盘，或增大 spool_limit）：学习器和执行器会自动继续，未确认的数据会保留并重发。"))
 def disk(evidence: Evidence) -> Outcome:
     learner, free = evidence.learner, evidence.machine.disk_free
     if learner is not None and learner.store_error:
         return error(f"the learner cannot store transitions: {learner.store_error}", f"学习器无法保存转移数据：{learner.store_error}",
                      disk_free=-1 if free is None else free)
+    for report in (track.last for track in evidence.actor_tracks):
+        if report.spool_error or report.transitions_lost:
+            why = report.spool_error or "its memory is full, and it has no spool"
+            return error(f"the actor on {report.host} cannot keep transitions until the learner has them ({report.transitions_lost} "
+                         f"lost): {why}",
+                         f"{report.host} 上的执行器无法保存学习器尚未确认的转移（已丢失 {report.transitions_lost} 条）：{why}",
+                         lost=report.transitions_lost)
     if free is None:
         return unknown("the run directory is not on this machine", "运行目录不在本机")
     if free < LOW_DISK:

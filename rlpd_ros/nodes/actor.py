@@ -11,18 +11,20 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from rlpd_ros.actor import Actor
+from rlpd_ros.data.sender import Sender
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.compilation import keep_compiled
 from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.policy import Policy
-from rlpd_ros.ros import messages, qos
+from rlpd_ros.ros import messages, qos, spools
 from rlpd_ros.ros.main import run_node, wall_ns
 from rlpd_ros.ros.parameters import declare
-from rlpd_ros.settings import ActorConfig
+from rlpd_ros.settings import ActorConfig, ActorNodeConfig
 from rlpd_ros.status import ActorReport, LearnerReport
-from rlpd_ros.types import ActionRecord, EpisodeSummary, TransitionRecord, new_session
+from rlpd_ros.types import ActionRecord, EpisodeSummary, SpaceSpec, TransitionRecord, new_session
 
 TICK = 0.05  # s between looks for what is due again
+MAX_KIND = 64  # characters of the node's name in the names of its sessions
 RESET_PATIENCE = 30.0  # s to wait for the arm's answer to a reset before asking again
 
 
@@ -31,8 +33,10 @@ class ActorNode(Node):
 
     def __init__(self, **kwargs) -> None:
         super().__init__("actor", **kwargs)
-        self._config, self._policy_config = declare(self, ActorConfig, PolicyConfig)
-        self._session = new_session("actor")
+        node_config, self._config, self._policy_config = declare(self, ActorNodeConfig, ActorConfig, PolicyConfig)
+        self._spool = spools.open_folder(node_config, self.get_fully_qualified_name())
+        self._name = self.get_fully_qualified_name().strip("/").replace("/", ".")[-MAX_KIND:]
+        self._session = new_session(self._name)
         self._actor: Actor | None = None
         self._early_policy = None  # arrived before the space
         self._reset_call: Future | None = None
@@ -67,14 +71,25 @@ class ActorNode(Node):
                 return
             differences = "; ".join(self._actor.spec.difference(spec, "before", "now"))
             self.warn(f"the arm driver's space has changed: {differences}. Starting over with the new one")
-            self._session = new_session("actor")
+            self._actor.sender.close()
+            self._session = new_session(self._name)
         policy = Policy(spec, self._policy_config)
         policy.compile()  # now, so that no control step waits for it
-        self._actor = Actor(self._config, policy, spec, self, self._session, time.monotonic, wall_ns)
+        self._actor = Actor(self._config, policy, spec, self, self._sender(spec), time.monotonic, wall_ns)
         self.say(f"space {spec.fingerprint} of {spec.robot}, network {policy.fingerprint}: waiting for a policy")
         if self._early_policy is not None:
             self._on_policy(self._early_policy)
         self._publish_status()
+
+    def _sender(self, spec: SpaceSpec) -> Sender:
+        config, folder = self._config, self._spool
+        if folder is None:
+            return Sender(self._session, config.resend_period, config.outbox_memory, self.warn)
+        left = folder.sessions()
+        if left:
+            self.say(f"sending what earlier lives left in {folder.path}: {', '.join(left)}")
+        return Sender(self._session, config.resend_period, config.outbox_memory, self.warn,
+                      lambda session: spools.open_spool(folder, session, spec), left, config.spool_beyond)
 
     def _on_observation(self, message) -> None:
         if message.step == 0:
@@ -155,6 +170,12 @@ class ActorNode(Node):
                                                      "same ROS_DOMAIN_ID and namespace?")
         report.incompatible_qos = qos.incompatible(self)
         self._status.publish(messages.from_fields(qos.ACTOR_STATUS.type, report, wall_ns()))
+
+    def close(self) -> None:
+        """Bring to disk what the learner does not have yet."""
+        if self._actor is not None and not self._actor.sender.close():
+            self.warn(f"{self._actor.status().transitions_unacked} transitions that the learner has not acknowledged "
+                      "are lost: there was no spool, or it could not be written")
 
 
 def main() -> int:

@@ -1,0 +1,398 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transitions on the actor's disk: nothing that was executed is lost while the learner is away, whoever dies."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from recordings import PIXELS, STATE, expect_same, make_record, make_records
+
+from rlpd_ros.data.outbox import Outbox
+from rlpd_ros.data.sender import Sender
+from rlpd_ros.data.spool import Spool
+from rlpd_ros.data.spool_files import FILE_SIZE, SpoolFiles, SpoolFolder
+from rlpd_ros.errors import ConfigError, DataError
+from rlpd_ros.ros.spools import open_folder, open_spool
+from rlpd_ros.settings import ActorNodeConfig
+from rlpd_ros.status import ActorReport
+from rlpd_ros.types import Acknowledgement, TransitionRecord
+
+DEADLINE = 60.0  # s
+SESSION = make_record(STATE, 1).session
+
+
+def wait_for(condition, *also) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+        for call in also:
+            call()
+        time.sleep(0.001)  # between two looks
+
+
+def folder_at(path: Path, limit: float = 100.0) -> SpoolFolder:
+    folder = open_folder(ActorNodeConfig(spool_folder=str(path), spool_limit=limit), "/actor")
+    assert folder is not None
+    return folder
+
+
+def ack(sequence: int, learner: str = "l1", session: str = SESSION) -> Acknowledgement:
+    return Acknowledgement(session, learner, sequence, 10**6)
+
+
+# Files
+
+
+def test_what_is_appended_is_read_by_the_next_life(tmp_path):
+    files = SpoolFiles(tmp_path, "a", lambda size: None)
+    data = [bytes([i]) * (i + 1) for i in range(200)]
+    for i, record in enumerate(data, start=1):
+        files.append(i, record)
+    later = SpoolFiles(tmp_path, "a")
+    assert (later.first, later.end) == (1, 201)
+    assert [later.read(i) for i in range(1, 201)] == data
+    later.append(201, b"more")
+    assert SpoolFiles(tmp_path, "a").read(201) == b"more"
+
+
+@pytest.mark.parametrize("cut", [1, 7, 8, 9, 12])
+def test_a_torn_tail_is_cut_and_written_over(tmp_path, cut):
+    files = SpoolFiles(tmp_path, "a")
+    for i in range(1, 4):
+        files.append(i, b"data!")
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:-cut] if cut < 13 else b"")
+    later = SpoolFiles(tmp_path, "a")
+    assert (later.first, later.end) == (1, 3)
+    later.append(3, b"another")
+    again = SpoolFiles(tmp_path, "a")
+    assert [again.read(i) for i in (1, 2, 3)] == [b"data!", b"data!", b"another"]
+
+
+def test_zeros_that_a_crashed_file_system_leaves_are_no_records(tmp_path):
+    SpoolFiles(tmp_path, "a").append(1, b"data")
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes() + bytes(100))
+    assert SpoolFiles(tmp_path, "a").end == 2
+    path.write_bytes(bytes(100))
+    assert SpoolFiles(tmp_path, "a").end == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    SpoolFiles(tmp_path, "a").append(1, b"data")
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="damaged at byte 0"):
+        SpoolFiles(tmp_path, "a").read(1)
+
+
+def test_files_go_when_all_in_them_is_acknowledged(tmp_path):
+    files, data = SpoolFiles(tmp_path, "a"), bytes(FILE_SIZE // 2)
+    for i in range(1, 6):
+        files.append(i, data)
+    assert len(list(tmp_path.iterdir())) == 3
+    files.forget(3)
+    assert (files.first, files.end) == (3, 6)
+    files.forget(5)
+    assert not list(tmp_path.iterdir())
+    files.append(9, data)  # 6 to 8 were acknowledged before they came here
+    assert (files.first, files.end) == (9, 10)
+
+
+def test_renumbered_files_are_another_sessions(tmp_path):
+    files = SpoolFiles(tmp_path, "a")
+    for i in range(1, 6):
+        files.append(i, b"%d" % i)
+    files.renumber("b", 3)
+    later = SpoolFiles(tmp_path, "b")
+    assert (later.first, later.end, later.read(1)) == (-2, 3, b"4")
+    assert SpoolFiles(tmp_path, "a").end == 1
+
+
+def test_a_folder_belongs_to_one_actor_and_tells_what_was_left(tmp_path):
+    folder = folder_at(tmp_path)
+    with pytest.raises(ConfigError, match="in use by another actor"):
+        folder_at(tmp_path)
+    for session in ("b", "a"):
+        folder.begin(session).append(1, b"data")
+    folder.close()
+    assert folder_at(tmp_path).sessions() == ["b", "a"]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"spool_folder: cannot write to .*/file/actor"):
+        folder_at(tmp_path / "file")
+
+
+def test_no_folder_no_spool():
+    assert open_folder(ActorNodeConfig(), "/actor") is None
+
+
+def test_namespaces_have_folders_of_their_own(tmp_path):
+    folder = open_folder(ActorNodeConfig(run=str(tmp_path)), "/lab/left/actor")
+    assert folder is not None
+    assert folder.path == tmp_path / "spool" / "lab.left.actor"
+
+
+def test_a_spool_stays_within_its_limit(tmp_path):
+    files = folder_at(tmp_path, limit=0.001).begin("a")
+    for i in range(1, 10):
+        files.append(i, bytes(100))
+    with pytest.raises(OSError, match=r"spool_limit 0\.001 MB") as caught:
+        files.append(10, bytes(100))
+    assert caught.value.errno == errno.ENOSPC
+    files.forget(9)
+    files.append(10, bytes(100))
+
+
+# The spool behind an outbox
+
+
+def filled(spool: Spool, spec, records: int, **options) -> Outbox:
+    outbox = Outbox(window=20, spool=spool, **options)
+    for record in make_records(spec, records):
+        outbox.add(record)
+    return outbox
+
+
+@pytest.mark.parametrize("spec", [STATE, PIXELS])
+def test_memory_holds_only_what_is_sent_soon_and_all_comes_back_in_order(tmp_path, spec):
+    spool = open_spool(folder_at(tmp_path), SESSION, spec)
+    outbox = filled(spool, spec, 300)
+    assert spool.flush(DEADLINE)
+    outbox.add(make_record(spec, 301))
+    assert outbox.in_memory <= 41
+    assert outbox.unacknowledged == 301
+    arrived: list[TransitionRecord] = []
+
+    def exchange() -> None:
+        arrived.extend(outbox.due(0.0))
+        outbox.acknowledge(ack(len(arrived)), 0.0)
+
+    wait_for(lambda: len(arrived) == 301, exchange)
+    expect_same(arrived, make_records(spec, 301))
+    assert outbox.resent == 0
+    assert spool.flush(DEADLINE)
+    assert outbox.in_memory == spool.stored == 0
+    assert [path.name for path in (tmp_path / "actor").iterdir()] == ["lock"]
+
+
+def test_few_are_not_written_if_so_asked(tmp_path):
+    spool = open_spool(folder_at(tmp_path), SESSION, STATE)
+    outbox = filled(spool, STATE, 10, spool_beyond=10)
+    assert (spool.flush(DEADLINE), spool.written) == (True, 0)
+    outbox.add(make_record(STATE, 11))
+    assert (spool.flush(DEADLINE), spool.written) == (True, 11)
+
+
+def test_a_damaged_record_stops_its_session_and_says_so(tmp_path):
+    folder = folder_at(tmp_path)
+    assert filled(open_spool(folder, "actor-1", STATE), STATE, 5).close()
+    (path,) = folder.path.glob("*.spool")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert filled(open_spool(folder, "actor-2", STATE), STATE, 3).close()
+    sender, warnings, sent = make_sender(folder, STATE)
+    wait_for(lambda: len(sent) >= 5, lambda: sent.extend(sender.due(0.0)), lambda: answer(sender, sent))
+    assert [(r.session, r.sequence) for r in sent[:2]] == [("actor-1", 1), ("actor-1", 2)]
+    assert sent[-1].session == "actor-2"
+    assert "damaged at byte" in warnings[0]
+    assert path.exists()
+
+
+def test_what_was_made_in_another_space_stays_on_disk(tmp_path):
+    folder = folder_at(tmp_path)
+    assert filled(open_spool(folder, "actor-1", PIXELS), PIXELS, 5).close()
+    sender, warnings, _ = make_sender(folder, STATE)
+    wait_for(lambda: warnings, lambda: list(sender.due(0.0)))
+    assert "it was made in another space" in warnings[0]
+    assert folder.sessions() == ["actor-1"]
+
+
+# What earlier lives left
+
+
+def make_sender(folder: SpoolFolder, spec) -> tuple[Sender, list[str], list[TransitionRecord]]:
+    warnings: list[str] = []
+    sender = Sender("actor-9", 1.0, 1000, warnings.append, lambda name: open_spool(folder, name, spec),
+                    folder.sessions())
+    return sender, warnings, []
+
+
+def answer(sender: Sender, sent: list[TransitionRecord]) -> None:
+    """Acknowledge as a learner does that stores all that it is sent."""
+    for session in {record.session for record in sent}:
+        sender.acknowledge(ack(max(r.sequence for r in sent if r.session == session), session=session), 0.0)
+
+
+ACTOR = """
+import sys
+from pathlib import Path
+from recordings import PIXELS, make_record
+from rlpd_ros.data.outbox import Outbox
+from rlpd_ros.data.spool_files import SpoolFolder
+from rlpd_ros.ros.spools import open_spool
+session = sys.argv[2]
+spool = open_spool(SpoolFolder(Path(sys.argv[1]), 10**9), session, PIXELS)
+outbox = Outbox(spool=spool)
+for sequence in range(1, 10**6):
+    outbox.add(make_record(PIXELS, sequence))
+    if sequence % 50 == 0:
+        spool.flush(60.0)
+        print(sequence, flush=True)
+"""
+
+
+def test_what_killed_actors_left_is_sent_by_the_next_one(tmp_path):
+    """Several actors die by SIGKILL while the learner is away; the next one brings all that they had."""
+    done = {}
+    for number in (1, 2, 3):
+        child = subprocess.Popen([sys.executable, "-c", ACTOR, str(tmp_path), f"actor-{number}"],
+                                 stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent)
+        lines = [child.stdout.readline() for _ in range(2 + number)]
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+        done[f"actor-{number}"] = int(lines[-1])
+    folder = SpoolFolder(tmp_path, 10**9)
+    sender, warnings, sent = make_sender(folder, PIXELS)
+    sender.add(make_record(PIXELS, 1, "actor-9"))
+    wait_for(lambda: folder.sessions() == [], lambda: sent.extend(sender.due(0.0)), lambda: answer(sender, sent))
+    for session, count in done.items():
+        records = [record for record in sent if record.session == session]
+        assert [record.sequence for record in records] == list(range(1, len(records) + 1))
+        assert len(records) >= count
+        for record, made in zip(records, make_records(PIXELS, len(records)), strict=True):
+            assert record.observation.state.tobytes() == made.observation.state.tobytes()
+    assert warnings == []
+    report = ActorReport("actor-9")
+    sender.fill(report)
+    assert (report.transitions_unacked, report.transitions_spooled, report.spool_error) == (0, 0, "")
+
+
+def test_a_learner_of_another_run_gets_the_rest_under_another_name(tmp_path):
+    folder = folder_at(tmp_path)
+    outbox = filled(spool := open_spool(folder, SESSION, STATE), STATE, 30)
+    list(outbox.due(0.0))
+    outbox.acknowledge(ack(12), 0.0)
+    assert spool.flush(DEADLINE)
+    assert outbox.is_foreign(ack(0, "l2"))
+    outbox.renumber("other")
+    arrived: list[TransitionRecord] = []
+    outbox.acknowledge(ack(0, "l2", "other"), 0.0)
+    wait_for(lambda: len(arrived) == 18, lambda: arrived.extend(outbox.due(0.0)),
+             lambda: outbox.acknowledge(ack(len(arrived), "l2", "other"), 0.0))
+    assert [(r.session, r.sequence, r.reward) for r in arrived] == [
+        ("other", i - 12, make_record(STATE, i).reward) for i in range(13, 31)]
+
+
+# No room
+
+
+def test_a_full_disk_is_told_costs_only_what_memory_cannot_hold_and_recovers(tmp_path):
+    folder = folder_at(tmp_path, limit=0.01)
+    spool = open_spool(folder, SESSION, STATE)
+    outbox = Outbox(window=10, memory=20, spool=spool)
+    added = 0
+    while not outbox.lost:
+        record = make_record(STATE, outbox.next_sequence)
+        before = spool.written
+        outbox.add(record)
+        added += not outbox.lost
+        wait_for(lambda before=before: spool.written > before or spool.error)
+    assert "the spool is full (spool_limit 0.01 MB)" in spool.error
+    assert spool.written == added - 20
+    for _ in range(5):
+        outbox.add(make_record(STATE, outbox.next_sequence))
+    assert outbox.lost == 6
+    assert outbox.in_memory <= 20 + 20
+    arrived: list[int] = []
+    wait_for(lambda: len(arrived) == added, lambda: arrived.extend(r.sequence for r in outbox.due(0.0)),
+             lambda: outbox.acknowledge(ack(len(arrived)), 0.0))
+    assert arrived == list(range(1, added + 1))
+    outbox.add(make_record(STATE, outbox.next_sequence))
+    assert spool.flush(DEADLINE)
+    assert spool.error == ""
+
+
+def test_without_a_spool_memory_is_bounded(tmp_path):
+    outbox = Outbox(memory=10)
+    for _ in range(15):
+        outbox.add(make_record(STATE, outbox.next_sequence))
+    assert (outbox.unacknowledged, outbox.lost) == (10, 5)
+    list(outbox.due(0.0))
+    outbox.acknowledge(ack(10), 0.0)
+    outbox.add(make_record(STATE, outbox.next_sequence))
+    assert [record.sequence for record in outbox.due(0.0)] == [11]
+
+
+def test_a_disk_that_hangs_stalls_nobody(tmp_path, monkeypatch):
+    """A file system that does not answer: the thread waits for it, who adds and sends does not."""
+    spool = open_spool(folder_at(tmp_path), SESSION, STATE)
+    write, hanging = os.pwrite, [True]
+
+    def hang(*arguments) -> int:
+        while hanging:
+            time.sleep(0.001)
+        return write(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", hang)
+    outbox = Outbox(spool=spool)
+    for record in make_records(STATE, 100):
+        outbox.add(record)
+    assert len(list(outbox.due(0.0))) == 100
+    assert spool.written == 0
+    hanging.clear()
+    assert spool.flush(DEADLINE)
+    assert spool.written == 100
+
+
+def test_everything_arrives_once_and_in_order_whoever_restarts(tmp_path):
+    """A lossy link; the learner and the actor die again and again, the latter with all that it has in memory."""
+    rng = random.Random(3)
+    stored: dict[str, list[TransitionRecord]] = {}  # the learner's disk
+    folder, learner, now = folder_at(tmp_path), 0, 0.0
+    added: dict[str, int] = {}
+
+    def live() -> Sender:
+        return Sender(f"actor-{len(added)}", 1.0, 1000, pytest.fail, lambda name: open_spool(folder, name, STATE),
+                      folder.sessions())
+
+    def exchange(sender: Sender) -> None:
+        nonlocal now
+        now += 0.3
+        for record in sender.due(now):
+            account = stored.setdefault(record.session, [])
+            if rng.random() < 0.9 and record.sequence == len(account) + 1:
+                account.append(record)
+        for session, account in stored.items():
+            if rng.random() < 0.7:
+                sender.acknowledge(ack(len(account), f"l{learner}", session), now)
+
+    for life in range(6):
+        sender = live()
+        added[sender.session] = 0
+        for _ in range(rng.randint(20, 80)):
+            sender.add(make_record(STATE, sender.next_sequence, sender.session))
+            added[sender.session] += 1
+            if life % 2:  # in the other lives the learner is away
+                learner += rng.random() < 0.05
+                exchange(sender)
+        assert sender._spool.flush(DEADLINE)  # then it is killed: nothing is closed
+    sender = live()
+    wait_for(lambda: folder.sessions() == [], lambda: exchange(sender))
+    assert {session: len(account) for session, account in stored.items()} == added
+    for account in stored.values():
+        assert [record.reward for record in account] == [record.reward for record in make_records(STATE, len(account))]
