@@ -78,6 +78,19 @@ class LearnerNodeConfig:
 
 
 @dataclass(frozen=True)
+class LogConfig:
+    """Parameters of the log of transitions that the learner writes into the run directory."""
+
+    log_file_size: float = parameter(64.0, "MB (10^6 bytes) after which the log begins a new file", low=0.001)
+    log_everything: bool = parameter(
+        False, "keep all transitions; otherwise the oldest files go when the online buffer has no room for them anyway")
+    log_sync: str = parameter(
+        "period", "when acknowledged transitions are made to survive a power cut: never, every log_sync_period, or "
+                  "always, before they are acknowledged", choices=("never", "period", "always"))
+    log_sync_period: float = parameter(5.0, "s between two synchronisations of the log with log_sync period", low=0.0)
+
+
+@dataclass(frozen=True)
 class LoaderConfig:
     """Parameters of the demo loader."""
 
@@ -97,7 +110,7 @@ class MonitorConfig:
 NODES: dict[str, tuple[type, ...]] = {
     "arm_driver": (DriverNodeConfig, ArmConfig),
     "demo_loader": (LoaderConfig,),
-    "learner": (LearnerNodeConfig, LearnerConfig, AgentConfig, PolicyConfig),
+    "learner": (LearnerNodeConfig, LogConfig, LearnerConfig, AgentConfig, PolicyConfig),
     "actor": (ActorNodeConfig, ActorConfig, PolicyConfig),
     "monitor": (MonitorConfig,),
 }

@@ -50,12 +50,18 @@ class Intake:
     def receive_demonstration(self, record: TransitionRecord) -> None:
         """Take one transition of a demonstration. Demonstrations are not logged: they are in their bag."""
         if self._admit(record):
-            self._insert(record, (self._demos,))
+            for transition in self._assembler.add(record):
+                self._demos.insert(transition)
 
     def restore(self, record: TransitionRecord) -> None:
         """Take one transition out of the log of an earlier life of this run."""
         self.ledger.restore(record.session, record.sequence)
         self._take(record)
+
+    def restore_deleted(self, session: str, account: Account) -> None:
+        """Note what a session had in files of the log that have been deleted since."""
+        self.ledger.restore(session, account.sequence, account.stored)
+        self._report.env_steps += account.stored
 
     def refuse(self, session: str, sequence: int, space_fingerprint: str, error: DataError) -> None:
         """Take a message that cannot even be read as a transition."""
@@ -67,14 +73,10 @@ class Intake:
         self._report.env_steps += 1
         self._report.reward_seen = max(self._report.reward_seen, record.reward)
         self._report.reward_lowest = min(self._report.reward_lowest, record.reward)
-        # What a person did is a demonstration as well (HIL-SERL, section III).
-        person = record.source is Source.INTERVENTION
-        self._insert(record, (self._online, self._demos) if person else (self._online,))
-
-    def _insert(self, record: TransitionRecord, buffers: tuple[ReplayBuffer, ...]) -> None:
         for transition in self._assembler.add(record):
-            for buffer in buffers:
-                buffer.insert(transition)
+            self._online.insert(transition)
+            if transition.source is Source.INTERVENTION:  # is a demonstration as well (HIL-SERL, section III)
+                self._demos.insert(transition)
 
     def _admit(self, record: TransitionRecord) -> bool:
         account = self._next_of(record.session, record.sequence)

@@ -46,8 +46,8 @@ class Ledger:
             self._accounts[session] = Account()
         return self._accounts[session]
 
-    def restore(self, session: str, sequence: int) -> None:
-        """Note a transition that an earlier life stored; what it lacks below it had refused."""
+    def restore(self, session: str, sequence: int, stored: int = 1) -> None:
+        """Note transitions up to ``sequence`` that an earlier life stored; what it lacks below it had refused."""
         account = self.open(session)
-        account.sequence = sequence
-        account.stored += 1
+        account.sequence = max(account.sequence, sequence)
+        account.stored += stored

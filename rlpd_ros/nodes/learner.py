@@ -23,11 +23,11 @@ from rlpd_ros.rl.compilation import keep_compiled
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 from rlpd_ros.rl.policy import Policy
 from rlpd_ros.ros import messages, qos
-from rlpd_ros.ros.bags import TransitionLog
 from rlpd_ros.ros.main import run_node, wall_ns
 from rlpd_ros.ros.parameters import declare
+from rlpd_ros.ros.run_log import RunLog
 from rlpd_ros.runs import RunDirectory, write_atomically
-from rlpd_ros.settings import LearnerConfig, LearnerNodeConfig
+from rlpd_ros.settings import LearnerConfig, LearnerNodeConfig, LogConfig
 from rlpd_ros.status import ActorReport, LearnerReport, LearnerState
 from rlpd_ros.types import Acknowledgement, EpisodeSummary, PolicySnapshot, SpaceSpec, TransitionRecord, new_session
 
@@ -38,12 +38,12 @@ class LearnerNode(Node):
     """Topics in and out of a ``Learner``, which exists once the space is known; files of its run directory."""
 
     _learner: Learner  # these two from _start on
-    _log: TransitionLog
+    _log: RunLog
 
     def __init__(self, **kwargs) -> None:
         super().__init__("learner", **kwargs)
-        self._node_config, self._config, self._agent_config, self._policy_config = declare(
-            self, LearnerNodeConfig, LearnerConfig, AgentConfig, PolicyConfig)
+        self._node_config, self._log_config, self._config, self._agent_config, self._policy_config = declare(
+            self, LearnerNodeConfig, LogConfig, LearnerConfig, AgentConfig, PolicyConfig)
         if not self._node_config.run:
             raise ConfigError("run: expected the folder of the run, found none; `rlpd train` makes one and sets it")
         self._run = RunDirectory.open(self._node_config.run)
@@ -99,8 +99,11 @@ class LearnerNode(Node):
         agent = Agent.create(spec, self._policy_config, self._agent_config, self._config.seed)
         learner = Learner(self._config, agent, policy, spec, self, self._session, str(self._run.path), time.monotonic,
                           wall_ns)
-        for record in TransitionLog.read(self._run.transitions, spec):
+        log = RunLog(self._run.transitions, spec, self._log_config, self._config.replay_buffer_capacity)
+        for record in log.restore():
             learner.intake.restore(record)
+        for session, account in log.accounts.items():
+            learner.intake.restore_deleted(session, account)
         learner.report.restored_env_steps = learner.report.env_steps
         restored = self._checkpoints.restore(agent, spec, policy)
         if restored is not None:
@@ -108,7 +111,7 @@ class LearnerNode(Node):
             self.say(f"resumed {self._run.path} at learner step {learner.report.gradient_step}: "
                      f"online buffer size: {len(learner.online)}")
         learner.report.version = max(learner.report.version, self._last_version())
-        self._log = TransitionLog(self._run.transitions, spec)
+        self._log = log
         self._learner = learner
         self._started = True
         learner.publish()

@@ -24,19 +24,20 @@ from rlpd_ros.ros import definitions, messages, qos
 from rlpd_ros.ros.bag_files import McapFile, segment_number, segments_of
 from rlpd_ros.ros.bag_reader import Bag, expect_space
 from rlpd_ros.runs import write_atomically
-from rlpd_ros.types import SpaceSpec, TransitionRecord
+from rlpd_ros.types import Source, SpaceSpec, TransitionRecord
 
-SEGMENT_SIZE = 2**26  # bytes after which a new file begins
+SEGMENT_SIZE = 64 * 10**6  # bytes after which a new file begins
 SEGMENT_CHUNKS = 10_000  # flushes after which a new file begins: each costs the writer some memory
 UNFLUSHED = 2**22  # bytes that are written without being asked to
 TOPICS = {"/transitions": qos.TRANSITIONS, "/space_spec": qos.SPACE_SPEC}
 
 
-class _Spool:
+class _Sink:
     """What the MCAP writer writes into: bytes that are not in the file yet, at their position in the file."""
 
     def __init__(self) -> None:
         self._file: FileIO | None = None
+        self._named = False  # the folder is known to have the file even after a power cut
         self._written = 0
         self._bytes = bytearray()
 
@@ -64,10 +65,29 @@ class _Spool:
             del self._bytes[:written]
         if sync:
             os.fsync(self._file.fileno())
+            if not self._named:
+                _sync_folder(path.parent)
+                self._named = True
 
     def close(self) -> None:
         assert self._file is not None
         self._file.close()
+
+
+@dataclass
+class Tally:
+    """What the transitions in one file are, for whoever considers to delete it."""
+
+    stored: Counter[str] = field(default_factory=Counter)  # by session
+    last: dict[str, int] = field(default_factory=dict)  # sequence, by session
+    complete: int = 0  # of them, as a buffer counts them
+    interventions: int = 0
+
+    def add(self, record: TransitionRecord, complete: int) -> None:
+        self.stored[record.session] += 1
+        self.last[record.session] = record.sequence
+        self.complete += complete
+        self.interventions += record.source is Source.INTERVENTION
 
 
 @dataclass
@@ -77,20 +97,22 @@ class _Contents:
     counts: Counter[str] = field(default_factory=Counter)
     begin: int = 2**63 - 1
     end: int = 0
+    tally: Tally = field(default_factory=Tally)
 
 
 class _Segment:
     """One MCAP file of a bag. Nothing is on disk before ``drain``."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = SEGMENT_SIZE) -> None:
         self.path: Path | None = None  # known when it is first drained
+        self._size = size
         self.finished = False
         self.unflushed = 0
         self.contents = _Contents()
         self._chunks = 0
-        self._spool = _Spool()
+        self._sink = _Sink()
         # The chunk size is out of reach: chunks end where they are flushed.
-        self._writer = Writer(self._spool, 2**40, CompressionType.NONE)  # type: ignore[arg-type]
+        self._writer = Writer(self._sink, 2**40, CompressionType.NONE)  # type: ignore[arg-type]
         self._writer.start(profile="ros2", library="rlpd_ros")
         self._channels = {topic: self._register(topic) for topic in TOPICS}
 
@@ -101,7 +123,7 @@ class _Segment:
 
     @property
     def full(self) -> bool:
-        return self._spool.tell() + self.unflushed >= SEGMENT_SIZE or self._chunks >= SEGMENT_CHUNKS
+        return self._sink.tell() + self.unflushed >= self._size or self._chunks >= SEGMENT_CHUNKS
 
     def add(self, topic: str, stamp: int, data: bytes) -> None:
         contents = self.contents
@@ -122,23 +144,26 @@ class _Segment:
             self._writer.flush()
             self._chunks += 1
         self.unflushed = 0
-        self._spool.drain(self.path, sync)
+        self._sink.drain(self.path, sync)
         if self.finished:
-            self._spool.close()
+            self._sink.close()
 
 
 class TransitionLog:
     """Append transitions of one space to the bag at ``path``, a folder: made, or continued, at the first flush.
 
     The bag is a rosbag2 bag of several files ("segments"), each complete in itself and with the space. One that a
-    killed writer left open is completed before the bag is continued, so that every tool reads it.
+    killed writer left open is completed before the bag is continued, so that every tool reads it. A file takes about
+    ``size`` bytes; with ``durable`` a complete one survives the death of the machine.
     """
 
-    def __init__(self, path: str | Path, spec: SpaceSpec) -> None:
+    def __init__(self, path: str | Path, spec: SpaceSpec, size: int | None = None, durable: bool = False) -> None:
         self.path = Path(path)
+        self._size = size or SEGMENT_SIZE
+        self._durable = durable
         self._spec = spec
         self._space = serialize_message(messages.from_space_spec(spec))
-        self._finished: dict[str, _Contents] = {}  # by file name
+        self._finished: dict[str, _Contents] = {}  # by file name, in the order of recording
         self._looked = False  # at what is in the folder already
         self._metadata_due = False
         self._segments: list[_Segment] = []  # with something that is not on disk, or not finished
@@ -152,19 +177,25 @@ class TransitionLog:
         if Path(path).exists():
             yield from Bag(Path(path), partial=True).records(spec)
 
-    def write(self, record: TransitionRecord) -> None:
-        """Add a record; it is safe after the next ``flush``."""
+    @property
+    def finished(self) -> dict[str, Tally]:
+        """Return the complete files by their name, oldest first; of earlier lives nothing is known."""
+        return {name: contents.tally for name, contents in self._finished.items()}
+
+    def write(self, record: TransitionRecord) -> Tally:
+        """Add a record; it is safe after the next ``flush``. Return the tally of its file."""
         stamp = record.stamp or time.time_ns()
         if self._segments and not self._segments[-1].finished and self._segments[-1].full:
             self._segments[-1].finish()
         if not self._segments or self._segments[-1].finished:
-            self._segments.append(_Segment())
+            self._segments.append(_Segment(self._size))
             self._segments[-1].add("/space_spec", stamp, self._space)
         segment = self._segments[-1]
         segment.add("/transitions", stamp, serialize_message(messages.from_transition(record, self._spec)))
         if segment.unflushed > UNFLUSHED:
             with contextlib.suppress(DataError):  # the next flush says it
                 self.flush()
+        return segment.contents.tally
 
     def flush(self, sync: bool = False) -> None:
         """Return when all that was written survives the death of this process; with ``sync`` also that of the machine.
@@ -177,7 +208,7 @@ class TransitionLog:
                 segment = self._segments[0]
                 if segment.path is None:
                     segment.path = self._next_path()
-                segment.drain(sync)
+                segment.drain(sync or (self._durable and segment.finished))
                 if not segment.finished:
                     break
                 self._finished[segment.path.name] = segment.contents
@@ -197,6 +228,16 @@ class TransitionLog:
             self._looked = True
         number = max((segment_number(Path(name)) for name in self._finished), default=-1) + 1
         return self.path / f"{self.path.name}_{number}.mcap"
+
+    def delete(self, name: str) -> None:
+        """Delete a complete file. Raises OSError."""
+        rest = {file: contents for file, contents in self._finished.items() if file != name}
+        if rest:
+            _write_metadata(self.path, rest)  # first: a file too many does less harm than one that is missing
+        else:
+            (self.path / "metadata.yaml").unlink(missing_ok=True)
+        (self.path / name).unlink(missing_ok=True)
+        self._finished = rest
 
     def close(self) -> None:
         """Complete the bag. Raises DataError like ``flush``."""
@@ -257,6 +298,14 @@ def _write_metadata(folder: Path, files: dict[str, _Contents]) -> None:
                   for name, c in files.items()]}
     write_atomically(folder / "metadata.yaml",
                      yaml.safe_dump({"rosbag2_bagfile_information": information}, sort_keys=False))
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _span(begin: int, end: int) -> dict[str, dict[str, int]]:
