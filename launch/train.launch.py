@@ -30,6 +30,7 @@ ARGUMENTS = {
     "nodes": ("", "nodes to start here, separated by commas: arm_driver, demo_loader, learner, actor, monitor; "
                   "empty: all"),
     "namespace": ("", "of all nodes"),
+    "arms": ("", "several arms that feed the one learner, separated by commas: a namespace for each"),
     "log_level": ("info", "of all nodes: debug, info, warn, error"),
 }
 
@@ -47,7 +48,7 @@ def start(context) -> list:
     nodes = split(values["nodes"])
     prepared = prepare(values, nodes)
     processes = train_graph(prepared["run"], tuple(prepared["parameter_files"]), tuple(prepared["demos"]), nodes,
-                            values["namespace"])
+                            values["namespace"], split(values["arms"]))
     return [to_action(process, values["log_level"]) for process in processes]
 
 

@@ -29,25 +29,43 @@ class Process:
     remaps: dict[str, str] = field(default_factory=dict)
     respawn: bool = True
     required: bool = False
+    arm: str = ""  # the last part of the namespace, if each arm has one
+
+    @property
+    def label(self) -> str:
+        """Return what people and log files call it: its name, after that of its arm if there are several."""
+        return ".".join(part for part in (self.arm, self.name) if part)
+
+
+SHARED = ("transitions", "transitions_ack", "policy_params", "actor_status", "episode")
+"""Topics between the one learner and the actors of all arms."""
 
 
 def train_graph(run: str | Path, parameter_files: tuple[str, ...] = (), demos: tuple[str, ...] = (),
-                nodes: tuple[str, ...] = (), namespace: str = "") -> list[Process]:
+                nodes: tuple[str, ...] = (), namespace: str = "", arms: tuple[str, ...] = ()) -> list[Process]:
     """Return the processes of a training run.
 
     ``run`` is the run directory, ``demos`` the bags for the demo loader ("none" as the only one: train without
-    demonstrations), ``nodes`` the names to start here (empty: all; the others run on another machine).
+    demonstrations), ``nodes`` the names to start here (empty: all; the others run on another machine). With ``arms``
+    each of them has a driver and an actor in a namespace of its own below ``namespace``; the learner takes the space
+    from the first.
     """
     files = tuple(str(path) for path in parameter_files)
     without_demos = demos == ("none",)
+    above = f"/{namespace.strip('/')}".rstrip("/")
+    shared = {topic: f"{above}/{topic}" for topic in SHARED} if arms else {}
+    space = {"space_spec": f"{above}/{arms[0]}/space_spec"} if arms else {}
     processes = [
-        Process("arm_driver", "arm_driver", namespace, {}, files),
-        Process("demo_loader", "demo_loader", namespace, {"demo_path": list(demos)} if demos else {}, files),
+        Process("demo_loader", "demo_loader", namespace, {"demo_path": list(demos)} if demos else {}, files, space),
         Process("learner", "learner", namespace,
-                {"run": str(run)} | ({"require_demonstrations": False} if without_demos else {}), files, required=True),
-        Process("actor", "actor", namespace, {"run": str(run)}, files),
-        Process("monitor", "monitor", namespace, {}, files),
+                {"run": str(run)} | ({"require_demonstrations": False} if without_demos else {}), files, space,
+                required=True),
+        Process("monitor", "monitor", namespace, {}, files, space),
     ]
+    for arm in arms or ("",):
+        below = f"{namespace.strip('/')}/{arm}".strip("/")
+        processes += [Process("arm_driver", "arm_driver", below, {}, files, arm=arm),
+                      Process("actor", "actor", below, {"run": str(run)}, files, shared, arm=arm)]
     if without_demos:
         processes = [process for process in processes if process.name != "demo_loader"]
     known = [process.name for process in processes]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -372,12 +373,24 @@ class Learner:
         actors = self._live_actors().values()
         return min((actor.applied_version for actor in actors), default=0), len(actors)
 
+    def _count_by_actor(self) -> None:
+        report, actors, now = self.report, self._live_actors(), self._clock()
+        report.actors = sorted(actors)
+        accounts = [self.intake.ledger[session] for session in report.actors]
+        report.actors_stored = [account.stored for account in accounts]
+        report.actors_duplicate = [account.duplicates for account in accounts]
+        report.actors_rejected = [account.rejected for account in accounts]
+        report.actors_version = [actors[session].applied_version for session in report.actors]
+        report.actors_data_age = [now - account.stored_at if math.isfinite(account.stored_at) else -1.0
+                                  for account in accounts]
+
     def status(self) -> LearnerReport:
         """Bring the report up to date and return it."""
         report = self.report
         self.intake.to_acknowledge.update(self._live_actors())  # a receipt that got lost is repeated
         report.state, report.text = self._describe()
         report.online_buffer_size, report.demo_buffer_size = len(self.online), len(self.demos)
+        self._count_by_actor()
         report.demo_expected = self.intake.demonstrations_expected
         received_at = self.intake.received_at
         report.data_age = -1.0 if received_at is None else self._clock() - received_at

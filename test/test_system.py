@@ -75,12 +75,12 @@ class Training:
     def domain(self) -> int:
         return int(self.expect(r"ROS_DOMAIN_ID=(\d+)")[1])
 
-    def node(self, name: str) -> int:
-        """Return the process id of a node."""
+    def node(self, name: str, part: str = "") -> int:
+        """Return the process id of a node, of several the one with ``part`` in its command line."""
         deadline = time.monotonic() + DEADLINE
         while True:
             for child, command in children(self.process.pid).items():
-                if f"/lib/rlpd_ros/{name}" in command:
+                if f"/lib/rlpd_ros/{name}" in command and part in command:
                     return child
             assert time.monotonic() < deadline
             time.sleep(0.01)

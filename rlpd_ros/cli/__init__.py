@@ -55,6 +55,8 @@ def _add_train(commands) -> None:
                              "(default: record 20 with the arm's scripted expert)")
     parser.add_argument("--nodes", nargs="+", default=[], metavar="NODE", help="start only these here")
     parser.add_argument("--namespace", default="", help="of all nodes")
+    parser.add_argument("--arms", nargs="+", default=[], metavar="NAME",
+                        help="several arms that feed the one learner, each in a namespace of this name")
     parser.add_argument("--across-hosts", action="store_true", help="let other machines take part (ROS discovery)")
     parser.set_defaults(run_command=_lazily("train"))
 

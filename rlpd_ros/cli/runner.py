@@ -109,7 +109,7 @@ class Runner:
             command(process), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
             errors="replace", start_new_session=True,
             env=os.environ | {"PYTHONUNBUFFERED": "1", PARENT: str(os.getpid())})
-        reader = threading.Thread(target=self._read, args=(process.name, handle), daemon=True)
+        reader = threading.Thread(target=self._read, args=(process.label, handle), daemon=True)
         reader.start()
         return _Child(process, handle, reader)
 
@@ -144,7 +144,7 @@ class Runner:
         return None
 
     def _ended(self, child: _Child, status: int, now: float) -> int | None:
-        name = child.process.name
+        name = child.process.label
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         if status == USER_ERROR or (child.process.required and status == 0):
             child.reader.join(1.0)  # let its last words come out before anyone else's
@@ -174,7 +174,7 @@ class Runner:
             try:
                 child.handle.wait(max(0.0, began + timeout - time.monotonic()))
             except subprocess.TimeoutExpired:
-                self._echo("rlpd", f"{child.process.name} did not stop within {timeout:.0f} s: killed")
+                self._echo("rlpd", f"{child.process.label} did not stop within {timeout:.0f} s: killed")
                 _signal(child.handle, signal.SIGKILL)
                 child.handle.wait()
             child.reader.join(1.0)

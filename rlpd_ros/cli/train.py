@@ -19,11 +19,15 @@ from rlpd_ros.status import LearnerState
 
 def main(options: argparse.Namespace) -> int:
     """Prepare the run, start its processes, show their progress until the learner is done or Ctrl-C comes."""
-    _check_namespace(options.namespace)
+    for name, namespace in [("--namespace", options.namespace), *(("--arms", arm) for arm in options.arms)]:
+        _check_namespace(name, namespace)
+    if len(set(options.arms)) < len(options.arms):
+        raise ConfigError(f"--arms: expected different names, found {' '.join(options.arms)}")
     with ros_domain(local=not options.across_hosts) as domain:
         earlier = _parameters_of(options.resume)
         run, demos = _resume(options) if options.resume else _begin(options)
-        processes = train_graph(run.path, (str(run.parameters),), demos, tuple(options.nodes), options.namespace)
+        processes = train_graph(run.path, (str(run.parameters),), demos, tuple(options.nodes), options.namespace,
+                                tuple(options.arms))
         with ProgressDisplay() as display:
             display.echo("rlpd", f"run {run.path}, ROS_DOMAIN_ID={domain} (export it in another terminal to look in)")
             status = _watch(run, processes, options.namespace, display)
@@ -62,14 +66,14 @@ def _parameters_of(path: str | None) -> str | None:
         return None  # whoever opens the run says what is wrong with it
 
 
-def _check_namespace(namespace: str) -> None:
+def _check_namespace(name: str, namespace: str) -> None:
     from rclpy.exceptions import InvalidNamespaceException
     from rclpy.validate_namespace import validate_namespace
 
     try:
         validate_namespace(f"/{namespace.strip('/')}")
     except InvalidNamespaceException as error:
-        raise ConfigError(f"--namespace {namespace}: expected a ROS namespace such as 'left' or 'lab/left': "
+        raise ConfigError(f"{name} {namespace}: expected a ROS namespace such as 'left' or 'lab/left': "
                           f"{' '.join(str(error).split())}") from error
 
 

@@ -45,7 +45,7 @@ class Intake:
         if self._admit(record):
             self._store(record)
             self._take(record)
-            self.received_at = self._clock()
+            self.received_at = self.ledger.open(record.session).stored_at = self._clock()
 
     def receive_demonstration(self, record: TransitionRecord) -> None:
         """Take one transition of a demonstration. Demonstrations are not logged: they are in their bag."""

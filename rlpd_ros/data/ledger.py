@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from rlpd_ros.data.episodes import MAX_NAME
@@ -20,6 +21,7 @@ class Account:
     duplicates: int = 0
     rejected: int = 0
     text: str = ""  # the last refusal
+    stored_at: float = -math.inf  # s, the clock of who keeps the ledger
 
 
 class Ledger:

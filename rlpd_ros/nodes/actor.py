@@ -18,7 +18,7 @@ from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.policy import Policy
 from rlpd_ros.ros import messages, qos, spools
 from rlpd_ros.ros.main import run_node, wall_ns
-from rlpd_ros.ros.parameters import declare
+from rlpd_ros.ros.parameters import declare, own_seed
 from rlpd_ros.settings import ActorConfig, ActorNodeConfig
 from rlpd_ros.status import ActorReport, LearnerReport
 from rlpd_ros.types import ActionRecord, EpisodeSummary, SpaceSpec, TransitionRecord, new_session
@@ -34,6 +34,7 @@ class ActorNode(Node):
     def __init__(self, **kwargs) -> None:
         super().__init__("actor", **kwargs)
         node_config, self._config, self._policy_config = declare(self, ActorNodeConfig, ActorConfig, PolicyConfig)
+        self._config = own_seed(self, self._config)
         self._spool = spools.open_folder(node_config, self.get_fully_qualified_name())
         self._name = self.get_fully_qualified_name().strip("/").replace("/", ".")[-MAX_KIND:]
         self._session = new_session(self._name)

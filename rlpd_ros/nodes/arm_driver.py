@@ -15,7 +15,7 @@ from rlpd_ros.driver import Driver
 from rlpd_ros.errors import DataError
 from rlpd_ros.ros import messages, qos
 from rlpd_ros.ros.main import run_node, wall_ns
-from rlpd_ros.ros.parameters import declare
+from rlpd_ros.ros.parameters import declare, own_seed
 from rlpd_ros.settings import DriverNodeConfig
 from rlpd_ros.types import TimeStep, new_session
 
@@ -28,7 +28,7 @@ class ArmDriverNode(Node):
     def __init__(self, **kwargs) -> None:
         super().__init__("arm_driver", **kwargs)
         node_config, arm_config = declare(self, DriverNodeConfig, ArmConfig)
-        self._arm = make_arm(arm_config)
+        self._arm = make_arm(own_seed(self, arm_config))
         self._driver = Driver(self._arm, self, new_session("arm"), node_config.repeat_period, time.monotonic, wall_ns)
         spec = self._driver.spec
         self._observations = qos.publisher(self, qos.OBSERVATION)

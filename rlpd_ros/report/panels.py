@@ -87,7 +87,8 @@ def learning_panels(data: RunData) -> list[Panel]:
 
 def loop_panels(data: RunData) -> list[Panel]:
     """Return whether policies reach the actors and data the learner in time."""
-    return [_lag_panel(data), _age_panel(data), *(_from_recipe(recipe, data.learner) for recipe in LOOP)]
+    return [_lag_panel(data), _age_panel(data), _actors_panel(data),
+            *(_from_recipe(recipe, data.learner) for recipe in LOOP)]
 
 
 def _from_recipe(recipe: _Recipe, table: Table) -> Panel:
@@ -173,6 +174,17 @@ def _age_panel(data: RunData) -> Panel:
     return _panel("Policy age", "Time from the publication of a policy to its application by an actor.",
                   "No actor has reported a policy as applied yet.",
                   [_Plot("policy version", "age (ms)", curves, zero=True)])
+
+
+def _actors_panel(data: RunData) -> Panel:
+    training = data.training
+    names = np.array([session.rpartition("-")[0] for session in training.text("session")])
+    curves = []
+    for name in sorted(set(names))[:len(SERIES)]:
+        own = training.where(names == name)
+        curves.append((name, own["env_steps"], np.cumsum(own["steps"])))
+    return _panel("Actors", "Training steps that each actor has contributed, its restarts included.",
+                  "No training episode has ended yet.", [_Plot(ENV_STEPS, "steps of the actor", curves, zero=True)])
 
 
 def source_panel(data: RunData) -> Panel:

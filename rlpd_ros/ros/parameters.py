@@ -6,10 +6,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import zlib
 from array import array
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -20,6 +21,7 @@ from rlpd_ros.config import Range, from_mapping
 from rlpd_ros.errors import ConfigError
 from rlpd_ros.settings import NODES
 
+Config = TypeVar("Config")
 MAX_FILE = 1_000_000  # bytes of a parameter file
 QOS_PREFIX = "qos_overrides."  # declared by publishers and subscriptions as they are made
 LOWEST_INTEGER, HIGHEST_INTEGER = -(2**63), 2**63 - 1
@@ -50,6 +52,12 @@ def declare(node: Node, *config_types: type) -> tuple[Any, ...]:
             if not node.has_parameter(name):  # two configurations may share one, e.g. a seed
                 _declare(node, name, getattr(configs[-1], name), fields[name].default, fields[name].metadata["range"])
     return tuple(configs)
+
+
+def own_seed(node: Node, config: Config) -> Config:
+    """Return ``config`` with a seed of its own for each namespace: arms that are alike must not do the same."""
+    namespace = node.get_namespace().strip("/")
+    return dataclasses.replace(config, seed=(config.seed + zlib.crc32(namespace.encode())) % 2**32)  # type: ignore
 
 
 def _from_override(value: Any, default: Any) -> Any:
