@@ -12,7 +12,7 @@ venv := .venv/.installed-$(underlay)
 built := install/.built-$(underlay)
 
 .DEFAULT_GOAL := help
-.PHONY: help build train test faults lint gym-hil clean always
+.PHONY: help build train test faults chaos lint gym-hil clean always
 
 help: ## show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 # /p' Makefile | column -t -s '#'
@@ -28,6 +28,9 @@ test: build ## run the tests
 
 faults: build ## inject faults into running systems and see what the doctor names
 	@. ./env.sh && python test/faults/suite.py $(ARGS)
+
+chaos: build ## kill, cut off and restart running systems and see that nothing is lost
+	@. ./env.sh && python test/chaos/suite.py $(ARGS)
 
 lint: build ## check style and types
 	@. ./env.sh && ruff check . && mypy

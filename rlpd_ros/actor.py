@@ -68,7 +68,7 @@ class Actor:
     """Drive one arm through ``out`` with the newest verified policy.
 
     Call ``observe`` for every observation, ``offer`` for every policy, ``acknowledge`` for every receipt, ``hear`` for
-    the learner's status, ``intervene`` for a person's command and ``tick`` now and then. ``sender`` has the session, and
+    the learner's status, ``intervene`` for a person's command and ``tick`` now and then. ``sender`` has the session and
     what the learner has not yet. ``clock`` returns seconds, monotonic; ``wall_ns`` nanoseconds.
     """
 

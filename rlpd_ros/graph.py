@@ -37,7 +37,7 @@ class Process:
         return ".".join(part for part in (self.arm, self.name) if part)
 
 
-SHARED = ("transitions", "transitions_ack", "policy_params", "actor_status", "episode")
+SHARED = ("transitions", "transitions_ack", "policy_params", "actor_status", "learner_status", "episode")
 """Topics between the one learner and the actors of all arms."""
 
 
