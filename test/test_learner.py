@@ -674,6 +674,27 @@ def test_live_actors_and_what_they_act_on() -> None:
     assert applied == [("actor-1", 5), ("actor-2", 3), ("actor-1", 6)]
 
 
+def test_the_status_counts_each_actor_for_itself() -> None:
+    world = World()
+    world.feed(1, 3, "left-1")
+    world.feed(2, 3, "left-1")
+    world.now += 2.0
+    world.feed(1, 2, "right-1")
+    world.feed(3, 3, "right-1", reward=float("nan"))
+    for session, version in (("right-1", 4), ("left-1", 3), ("idle-1", 0)):
+        world.hear(session, version)
+    report = world.learner.status()
+    assert report.actors == ["idle-1", "left-1", "right-1"]
+    assert report.actors_stored == [0, 3, 2]
+    assert report.actors_duplicate == [0, 2, 0]
+    assert report.actors_rejected == [0, 0, 1]
+    assert report.actors_version == [0, 3, 4]
+    assert report.actors_data_age == [-1.0, 2.0, 0.0]
+    world.now += 10.0
+    world.hear("left-1")
+    assert world.learner.status().actors == ["left-1"]
+
+
 # Resuming
 
 
