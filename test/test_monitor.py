@@ -80,7 +80,9 @@ def test_the_middleware_tells_both_nodes_which_topic_it_refused_to_connect(graph
 
 def ask(*arguments: str, capsys) -> tuple[int, dict]:
     status = cli.main(["doctor", "--json", *arguments])
-    return status, json.loads(capsys.readouterr().out)
+    got = capsys.readouterr()
+    assert got.out, got.err
+    return status, json.loads(got.out)
 
 
 def test_the_doctor_finds_nothing_where_nothing_is(domain, capsys):
