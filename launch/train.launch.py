@@ -81,7 +81,7 @@ def to_action(process, log_level) -> Node:
     return Node(
         package="rlpd_ros", executable=process.executable, name=process.name, namespace=process.namespace,
         parameters=[*process.parameter_files, *([process.parameters] if process.parameters else [])],
-        remappings=list(process.remaps.items()), ros_arguments=["--log-level", log_level],
+        remappings=list(process.remaps.items()), ros_arguments=["--log-level", log_level, *process.enclave_arguments],
         respawn=process.respawn, respawn_delay=RESPAWN_DELAY, on_exit=on_exit, output="screen", emulate_tty=True)
 
 

@@ -11,8 +11,10 @@ from typing import Protocol
 import jax
 import numpy as np
 
+from rlpd_ros.data.episodes import validate_time_step
 from rlpd_ros.data.sender import Sender
 from rlpd_ros.errors import DataError
+from rlpd_ros.rl.networks import Params
 from rlpd_ros.rl.policy import Policy, verify
 from rlpd_ros.settings import ActorConfig
 from rlpd_ros.status import ActorReport, ActorState, LearnerReport, LearnerState
@@ -27,6 +29,7 @@ from rlpd_ros.types import (
     TransitionRecord,
     asked_if_changed,
 )
+from rlpd_ros.untrusted import printable
 
 RECENT = 1000  # actions over which shares and medians are reported
 SILENCE = 2.0  # s without an observation, and at least two control periods, after which the arm seems to be gone
@@ -88,7 +91,7 @@ class Actor:
 
         self._params = None
         self._applied: PolicySnapshot | None = None
-        self._offered: PolicySnapshot | None = None  # waits for the end of an evaluation
+        self._offered: tuple[PolicySnapshot, Params, float] | None = None  # waits for the end of an evaluation
         self._newest_version = 0
         self._over = ""  # why training has ended, as the learner says
         self._run_steps = 0  # training steps that the learner knows of, those of earlier lives and other actors too
@@ -113,7 +116,11 @@ class Actor:
     # What the world tells the actor
 
     def observe(self, now: TimeStep) -> None:
-        """Take an observation: complete the step that led to it and answer it with an action."""
+        """Take an observation: complete the step that led to it and answer it with an action.
+
+        Raises DataError for one that is not of this space, not finite or beyond the bounds: it changes nothing.
+        """
+        validate_time_step(now, self.spec)
         self._last_seen = self._clock()
         current = self._current
         if current is None or (now.session, now.episode) != (current.session, current.episode):
@@ -138,16 +145,27 @@ class Actor:
         self._send()  # after the answer: the arm waits for that
 
     def offer(self, snapshot: PolicySnapshot) -> None:
-        """Take a policy from the learner; apply it now, or after the evaluation under way."""
+        """Take a policy from the learner, if it is what it says; apply it now, or after the evaluation under way."""
+        if (before := self._applied) and (before.session, before.version) == (snapshot.session, snapshot.version):
+            return
+        try:
+            proven = verify(snapshot, self._policy, self.spec)
+        except DataError as error:
+            self.report.refused_version, self.report.refusal = snapshot.version, str(error)
+            self._out.warn(f"refused network parameters: version {snapshot.version}: {error}")
+            return
         self._newest_version = self.report.newest_version = snapshot.version
         if self._evaluation is not None and self._params is not None:
-            self._offered = snapshot
+            self._offered = snapshot, *proven
         else:
-            self._apply(snapshot)
+            self._apply(snapshot, *proven)
             self._try_answer()
 
     def acknowledge(self, ack: Acknowledgement) -> None:
-        """Take the learner's receipt and the step budget that comes with it."""
+        """Take the learner's receipt and the step budget that comes with it.
+
+        Raises DataError for a receipt for what was never sent.
+        """
         if self.sender.acknowledge(ack, self._clock()):
             self._run_steps = ack.env_steps
             self.report.session = self.session
@@ -160,11 +178,13 @@ class Actor:
         self._over = learner.text or "the learner has stopped" if over else ""
 
     def intervene(self, action: np.ndarray) -> None:
-        """Take a person's action, normalised to [-1, 1]; it goes before the policy's for a short while."""
-        if np.shape(action) == (self.spec.action_size,) and np.all(np.isfinite(action)):
-            self._intervention = (np.clip(np.asarray(action, np.float32), -1.0, 1.0), self._clock())
-        else:
-            self._out.warn(f"intervention refused: expected {self.spec.action_size} finite numbers, found {action}")
+        """Take a person's action, normalised to [-1, 1]; it goes before the policy's for a short while.
+
+        Raises DataError for another number of elements or one that is not finite.
+        """
+        if np.shape(action) != (self.spec.action_size,) or not np.all(np.isfinite(action)):
+            raise DataError(f"action: expected {self.spec.action_size} finite numbers, found {printable(action)}")
+        self._intervention = (np.clip(np.asarray(action, np.float32), -1.0, 1.0), self._clock())
 
     def tick(self) -> None:
         """Send what is due again and answer an observation that had to wait."""
@@ -179,16 +199,7 @@ class Actor:
 
     # Policies
 
-    def _apply(self, snapshot: PolicySnapshot) -> None:
-        before = self._applied
-        if before and (before.session, before.version) == (snapshot.session, snapshot.version):
-            return
-        try:
-            params, probe_error = verify(snapshot, self._policy, self.spec)
-        except DataError as error:
-            self.report.refused_version, self.report.refusal = snapshot.version, str(error)
-            self._out.warn(f"refused network parameters: version {snapshot.version}: {error}")
-            return
+    def _apply(self, snapshot: PolicySnapshot, params: Params, probe_error: float) -> None:
         self._params, self._applied = params, snapshot
         report = self.report
         report.applied_version, report.applied_gradient_step = snapshot.version, snapshot.gradient_step
@@ -312,7 +323,7 @@ class Actor:
             self._evaluation = None
             self._episodes_since_evaluation = 0
             if self._offered is not None:
-                self._apply(self._offered)
+                self._apply(*self._offered)
                 self._offered = None
 
     # Telling others

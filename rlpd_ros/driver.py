@@ -7,9 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
+
 from rlpd_ros.arm.driver import ArmDriver
 from rlpd_ros.errors import DataError
-from rlpd_ros.types import ActionRecord, Source, SpaceSpec, TimeStep
+from rlpd_ros.types import ActionRecord, Source, SpaceSpec, TimeStep, expect_shape
+from rlpd_ros.untrusted import printable
 
 
 class DriverOutputs(Protocol):
@@ -50,7 +53,13 @@ class Driver:
         self._publish(TimeStep(self._session, self._episode, 0, observation, stamp=self._wall_ns()))
 
     def act(self, action: ActionRecord) -> None:
-        """Take an answer; execute it now (lockstep) or at the next tick (real time)."""
+        """Take an answer; execute it now (lockstep) or at the next tick (real time).
+
+        Raises DataError for one that no arm could execute: it does not take the place of a good one.
+        """
+        expect_shape("action", action.action, (self.spec.action_size,))
+        if not np.isfinite(action.action).all():
+            raise DataError(f"action: expected finite numbers, found {printable(action.action)}")
         now = self._now
         answers = now is not None and not now.last and (action.episode, action.step, action.stamp) == (
             now.episode, now.step, now.stamp)

@@ -15,6 +15,7 @@ import numpy as np
 
 from rlpd_ros.errors import DataError
 from rlpd_ros.types import Observation, PolicySnapshot
+from rlpd_ros.untrusted import parse_json, printable
 
 _NUMBERS = {"version": int, "gradient_step": int, "change": float, "stamp": int}
 _TEXTS = ("session", "checksum", "network", "network_fingerprint", "space_fingerprint")
@@ -44,8 +45,12 @@ def load_policy(path: Path) -> PolicySnapshot:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path}: expected at most {MAX_BYTES} bytes, found {path.stat().st_size}")
-        head, _, data = path.read_bytes().partition(b"\n")
-        header = json.loads(head)
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the policy: {error.strerror}") from error
+    head, _, data = content.partition(b"\n")
+    try:
+        header = parse_json(head)
         images = {
             name: np.frombuffer(bytes.fromhex(image["hex"]), np.uint8).reshape(image["shape"])
             for name, image in header["probe_images"].items()}
@@ -55,7 +60,5 @@ def load_policy(path: Path) -> PolicySnapshot:
             **values,
             probe=Observation(np.asarray(header["probe_state"], np.float32), images),
             probe_action=np.asarray(header["probe_action"], np.float32), data=data)
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the policy: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise DataError(f"{path}: not a policy file of this package, or damaged: {error}") from error
+    except (DataError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        raise DataError(f"{path}: not a policy file of this package, or damaged: {printable(error)}") from error

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rlpd_ros.enclaves import enclave_arguments
 from rlpd_ros.errors import ConfigError
 
 RESPAWN_DELAY = 1.0  # s
@@ -39,6 +40,11 @@ class Process:
 
 SHARED = ("transitions", "transitions_ack", "policy_params", "actor_status", "learner_status", "episode")
 """Topics between the one learner and the actors of all arms."""
+
+    @property
+    def enclave_arguments(self) -> list[str]:
+        """Return the ROS arguments that put it into its enclave, if DDS security is switched on."""
+        return enclave_arguments(self.name, self.namespace)
 
 
 def train_graph(run: str | Path, parameter_files: tuple[str, ...] = (), demos: tuple[str, ...] = (),

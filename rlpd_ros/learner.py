@@ -25,8 +25,10 @@ from rlpd_ros.types import (
     SpaceSpec,
     TransitionRecord,
 )
+from rlpd_ros.untrusted import expect_name
 
 ALIVE = 3.0  # s after which an actor that says nothing is not counted any more
+MAX_ACTORS = 256  # that may live at a time: bounds what strangers can claim
 UNLIMITED = 2**63 - 1
 REMEDY = ("Training has stopped and the last policy stays out; look for huge observations or rewards, or lower the "
           "learning rates")
@@ -90,12 +92,18 @@ class Learner:
     # What comes in
 
     def hear(self, actor: ActorReport) -> None:
-        """Take an actor's status; the first one of a session is answered with a receipt, and so with a budget."""
+        """Take an actor's status; the first one of a session is answered with a receipt, and so with a budget.
+
+        Raises DataError if it has no proper name, or if there are too many actors.
+        """
         now = self._clock()
         before = self._actors.get(actor.session)
         if before is None:
-            self.intake.to_acknowledge.add(actor.session)
+            expect_name("session", actor.session)
             self._actors = {session: heard for session, heard in self._actors.items() if now - heard[1] < ALIVE}
+            if len(self._actors) >= MAX_ACTORS:
+                raise DataError(f"session {actor.session}: more than {MAX_ACTORS} actors at a time")
+            self.intake.to_acknowledge.add(actor.session)
         if before is None or before[0].applied_version != actor.applied_version:
             self._out.measure("policies", self.report.env_steps, {
                 "version": actor.applied_version, "gradient_step": actor.applied_gradient_step,
@@ -103,14 +111,17 @@ class Learner:
         self._actors[actor.session] = (actor, now)
 
     def finish_episode(self, episode: EpisodeSummary) -> None:
-        """Take note of a finished episode; finish training when an evaluation reaches the target."""
-        self._out.measure("episodes", self.report.env_steps, vars(episode) | {"env_steps": self.report.env_steps})
-        if not episode.evaluation_done or self._ended:
-            return
+        """Take note of a finished episode; finish training when an evaluation reaches the target.
+
+        Raises DataError for one that cannot have been.
+        """
+        expect_name("session", episode.session)
         successes, episodes, version = (
             episode.evaluation_successes, episode.evaluation_episodes, episode.policy_version)
-        if not 0 <= successes <= episodes or episodes == 0:
-            self._out.warn(f"evaluation of {episode.session} ignored: {successes} successes in {episodes} episodes")
+        if not 0 <= successes <= episodes or (episode.evaluation_done and not episodes):
+            raise DataError(f"evaluation_successes: expected at most one per episode, found {successes} in {episodes}")
+        self._out.measure("episodes", self.report.env_steps, vars(episode) | {"env_steps": self.report.env_steps})
+        if not episode.evaluation_done or self._ended:
             return
         rate = successes / episodes
         self.report.success_rate, self.report.evaluation_episodes = rate, episodes

@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from ament_index_python.packages import get_package_share_directory
 
 from rlpd_ros.config import from_mapping
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.ros.bags import find_bags, read_demonstrations
-from rlpd_ros.ros.parameters import load_parameter_file, parse_yaml
+from rlpd_ros.ros.parameters import load_parameter_file
 from rlpd_ros.runs import RunDirectory
 from rlpd_ros.settings import NODES, ArmConfig, LearnerConfig, LoaderConfig
+from rlpd_ros.untrusted import parse_yaml
 
 Config = TypeVar("Config")
 NO_DEMONSTRATIONS = ("none",)  # what a user says in place of bags
@@ -48,8 +48,8 @@ class Configurations:
             raise ConfigError(f"--set {text}: expected [NODE.]NAME=VALUE with a node of {', '.join(NODES)}")
         try:
             parsed = parse_yaml(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {text}: the value is not YAML: {' '.join(str(error).split())}") from error
+        except DataError as error:
+            raise ConfigError(f"--set {text}: the value is not YAML: {error}") from error
         self._set([node] if dot else list(NODES), name if dot else target, parsed, "--set")
 
     def set_demonstrations(self, paths: tuple[str, ...]) -> None:

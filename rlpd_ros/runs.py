@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from rlpd_ros.errors import ConfigError, DataError
+from rlpd_ros.untrusted import parse_json, parse_yaml, printable, read_text
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Summary:
 
     def _expect(self, name: str, expected: str, fulfilled: bool) -> None:
         if not fulfilled:
-            raise DataError(f"summary: {name}: expected {expected}, found {getattr(self, name)!r}")
+            raise DataError(f"summary: {name}: expected {expected}, found {printable(repr(getattr(self, name)))}")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str = "summary") -> Summary:
@@ -61,7 +62,7 @@ class Summary:
         missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in values]
         unknown = [n for n in values if n not in fields]
         if missing or unknown:
-            raise DataError(f"{where}: missing {missing}, unknown {unknown}; expected {list(fields)}")
+            raise DataError(f"{where}: missing {missing}, unknown {printable(unknown)}; expected {list(fields)}")
         try:
             return cls(**values)
         except DataError as error:
@@ -159,17 +160,18 @@ class RunDirectory:
 
     def write_parameters(self, values: Mapping[str, Any]) -> None:
         """Write the resolved parameters: nested mappings and lists of plain values, in the order given."""
-        plain = json.loads(json.dumps(values))  # tuples become lists; what YAML could not read back is refused
+        plain = parse_json(json.dumps(values))  # tuples become lists; what YAML could not read back is refused
         write_atomically(self.parameters, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 
     def read_parameters(self) -> dict[str, Any]:
         """Return what ``write_parameters`` wrote. Raises DataError if it is missing or damaged."""
+        text = read_text(self.parameters)
         try:
-            values = yaml.safe_load(_read(self.parameters))
-        except yaml.YAMLError as error:
-            raise DataError(f"{self.parameters}: not readable as YAML: {' '.join(str(error).split())}") from error
+            values = parse_yaml(text)
+        except DataError as error:
+            raise DataError(f"{self.parameters}: not readable as YAML: {error}") from error
         if not isinstance(values, dict):
-            raise DataError(f"{self.parameters}: expected a mapping of parameters, found {values!r}")
+            raise DataError(f"{self.parameters}: expected a mapping of parameters, found {printable(repr(values))}")
         return values
 
     def write_summary(self, summary: Summary | Mapping[str, Any]) -> None:
@@ -181,13 +183,13 @@ class RunDirectory:
 
     def read_summary(self) -> Summary:
         """Return how the run ended. Raises DataError if it has not ended, or the file is damaged."""
-        text = _read(self.summary)
+        text = read_text(self.summary)
         try:
-            values = json.loads(text)
-        except ValueError as error:
+            values = parse_json(text)
+        except DataError as error:
             raise DataError(f"{self.summary}: not readable as JSON: {error}") from error
         if not isinstance(values, dict):
-            raise DataError(f"{self.summary}: expected a JSON object, found {values!r}")
+            raise DataError(f"{self.summary}: expected a JSON object, found {printable(repr(values))}")
         return Summary.from_mapping(values, str(self.summary))
 
 
@@ -204,15 +206,6 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable: {error}") from error
 
 
 def _is_whole(value: Any) -> bool:

@@ -60,6 +60,8 @@ class ActorReport:
     spool_error: str = ""
     overruns: int = 0
     inference_ms: float = 0.0
+    messages_refused: int = 0
+    last_refusal: str = ""
 
 
 class LearnerState(IntEnum):
@@ -114,6 +116,8 @@ class LearnerReport:
     actors_rejected: list[int] = field(default_factory=list)
     actors_version: list[int] = field(default_factory=list)
     actors_data_age: list[float] = field(default_factory=list)
+    messages_refused: int = 0
+    last_refusal: str = ""
     data_age: float = -1.0
     updates_per_second: float = 0.0
     utd_set: float = 0.0

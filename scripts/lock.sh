@@ -7,5 +7,6 @@ command -v uv >/dev/null || { echo "scripts/lock.sh: needs uv (pip install uv)" 
 out=requirements/constraints.txt
 echo "# Made by scripts/lock.sh: every package that the others pull in. Do not edit." > "$out.new"
 uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate \
-  requirements/base.txt requirements/build.txt requirements/colcon.txt requirements/test.txt requirements/gym-hil.txt >> "$out.new"
+  requirements/base.txt requirements/build.txt requirements/colcon.txt requirements/test.txt requirements/gym-hil.txt \
+  requirements/fuzz.txt >> "$out.new"
 mv "$out.new" "$out"

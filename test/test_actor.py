@@ -10,6 +10,7 @@ import pytest
 
 from rlpd_ros.actor import Actor
 from rlpd_ros.data.sender import Sender
+from rlpd_ros.errors import DataError
 from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.policy import Policy, make_snapshot
 from rlpd_ros.settings import ActorConfig
@@ -34,11 +35,11 @@ PARAMS = [POLICY.init(seed) for seed in range(9)]
 EXECUTED = np.array([0.5, -0.5, 0.25], np.float32)  # what the arm does, whatever it is asked to
 
 
-def snapshot(version: int = 1, **changes) -> PolicySnapshot:
+def snapshot(number: int = 1, **changes) -> PolicySnapshot:
     """Return the policy with the parameters of that number."""
     probe = Observation(np.array([0.3, -0.2], np.float32))
-    made = make_snapshot(POLICY, PARAMS[version], SPEC, probe, session="learner-1", version=version,
-                         gradient_step=50 * version, stamp=1_000_000)
+    made = make_snapshot(POLICY, PARAMS[number], SPEC, probe, session="learner-1", version=number,
+                         gradient_step=50 * number, stamp=1_000_000)
     return replace(made, **changes)
 
 
@@ -562,10 +563,48 @@ def test_a_person_goes_before_the_policy_for_a_short_while() -> None:
 def test_a_persons_command_that_makes_no_sense_is_refused(action: list) -> None:
     world = World()
     world.actor.offer(snapshot())
-    world.actor.intervene(np.array(action))
+    with pytest.raises(DataError, match="action: expected 3 finite numbers, found"):
+        world.actor.intervene(np.array(action))
     world.begin()
     assert world.actions[0].source is Source.POLICY
-    assert world.warnings[0].startswith("intervention refused: expected 3 finite numbers, found")
+
+
+@pytest.mark.parametrize(("changes", "error"), [
+    ({"reward": float("nan")}, "reward: expected a finite number"),
+    ({"session": "a\x1b[2J"}, "session: expected printable"),
+    ({"executed_action": np.array([0.0, 0.0, 1.5], np.float32)}, "executed_action: expected values from -1 to 1"),
+    ({"executed_action": np.full(3, np.nan, np.float32)}, "executed_action: expected values from -1 to 1"),
+    ({"executed_action": None}, "executed_action: expected one after the first step, found none"),
+    ({"observation": Observation(np.full(SPEC.state_size, np.inf, np.float32))}, "state: expected finite values")])
+def test_an_observation_that_makes_no_sense_changes_nothing(changes: dict, error: str) -> None:
+    world = World()
+    world.actor.offer(snapshot())
+    world.begin()
+    seen = world.advance()
+    before = (len(world.actions), len(world.sent), replace(world.actor.status()))
+    good = replace(seen, step=2, stamp=9)
+    with pytest.raises(DataError, match=f"^{error}"):
+        world.actor.observe(replace(good, **changes))
+    assert (len(world.actions), len(world.sent), world.actor.status()) == before
+    world.actor.observe(good)
+    assert len(world.actions) == before[0] + 1
+
+
+def test_a_receipt_for_what_was_never_sent_is_refused() -> None:
+    world = World()
+    world.actor.offer(snapshot())
+    world.begin()
+    world.advance()
+    with pytest.raises(DataError, match=r"sequence: expected at most 1, .* found 2"):
+        world.actor.acknowledge(Acknowledgement(world.actor.session, "learner-1", 2, 99))
+    assert world.actor.status().transitions_unacked == 1
+
+
+def test_a_forged_version_does_not_count_as_the_newest() -> None:
+    world = World()
+    world.actor.offer(snapshot(1))
+    world.actor.offer(snapshot(2, version=2**63, checksum="0" * 16))
+    assert world.actor.status().newest_version == 1
 
 
 # The learner's receipts

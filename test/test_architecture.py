@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rlpd_ros"
 LAYERS = (
     {"errors"},
-    {"config", "types", "runs", "status", "installation"},
+    {"untrusted"},
+    {"config", "types", "runs", "status", "installation", "enclaves"},
     {"rl", "data", "arm", "metrics", "tables"},
     {"settings", "exported_policy"},
     {"actor", "learner", "driver", "report", "diagnosis"},

@@ -192,6 +192,25 @@ def test_strange_databases_are_refused(tmp_path, trick, error):
     expect_refusal([path], f"a.db3: {error}", spec=STATE)
 
 
+def test_what_sqlite_quotes_keeps_to_a_line(tmp_path):
+    path = other_writer(tmp_path / "a", make_records(STATE, 3), STATE, StoragePlugin.SQLITE3) / "a.db3"
+    path.write_bytes(path.read_bytes().replace(b"offered_qos_profiles TEXT", b"`ffered_qos_profiles TEXT"))
+    expect_refusal([path], "a.db3: damaged: malformed database schema", "\\n")
+
+
+@pytest.mark.skipif(not hasattr(sqlite3.Connection, "setlimit"), reason="Python 3.11 has SQLite's limits")
+def test_a_database_cannot_make_up_huge_values(tmp_path):
+    path = tmp_path / "a.db3"
+    database = sqlite3.connect(path)
+    database.executescript(
+        "CREATE TABLE topics(id INTEGER, name TEXT, type TEXT, serialization_format TEXT);"
+        f"INSERT INTO topics VALUES (1, '/transitions', '{TRANSITION}', 'cdr');"
+        "CREATE TABLE messages(id, topic_id, timestamp, data GENERATED ALWAYS AS (zeroblob(900000000)));"
+        "INSERT INTO messages VALUES (1, 1, 2)")
+    database.close()
+    expect_refusal([path], "a.db3: damaged: string or blob too big", spec=STATE)
+
+
 def test_a_cut_database_is_refused(tmp_path):
     path = other_writer(tmp_path / "a", make_records(PIXELS, 60), PIXELS, StoragePlugin.SQLITE3) / "a.db3"
     whole = path.read_bytes()

@@ -29,7 +29,7 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 from rlpd_ros.errors import DataError
 from rlpd_ros.msg import SpaceSpec as SpaceSpecMessage
 from rlpd_ros.msg import Transition as TransitionMessage
-from rlpd_ros.ros import definitions, messages
+from rlpd_ros.ros import bags, definitions, messages
 from rlpd_ros.ros.bags import TransitionLog, find_bags, read_demonstrations
 from rlpd_ros.types import SpaceField
 
@@ -145,7 +145,7 @@ def test_empty_bags_and_other_topics_are_named(tmp_path, plugin):
 def test_messages_that_do_not_fit_are_named(tmp_path, plugin):
     cases = {
         "size": (replace(make_record(STATE, 2), action=np.zeros(3, np.float32)), "action: expected 2 values, found 3"),
-        "nan": (replace(make_record(STATE, 2), reward=float("nan")), "reward: expected a finite number, found nan"),
+        "nan": (replace(make_record(STATE, 2), reward=float("nan")), "reward: expected a finite number within"),
         "clip": (replace(make_record(STATE, 2), action=np.float32([0, 2])), "action: expected values from -1 to 1"),
         "final": (replace(make_record(STATE, 2), terminated=True), "final_observation: expected one"),
         "space": (replace(make_record(STATE, 2), space_fingerprint="f00"), "space_fingerprint: expected"),
@@ -227,3 +227,15 @@ def test_definitions_are_complete():
     assert definitions.difference(SPACE, text) == ""
     generated, _ = definitions._typestore().generate_msgdef(SPACE, ros_version=2)
     assert definitions.difference(SPACE, generated) == ""
+
+
+def test_more_demonstrations_than_the_memory_holds_are_refused(tmp_path, monkeypatch):
+    path = write_log(tmp_path / "log", PIXELS, make_records(PIXELS, 20))
+    monkeypatch.setattr(bags.os, "sysconf", {"SC_PAGE_SIZE": 1000, "SC_PHYS_PAGES": 60}.__getitem__)
+    expect_refusal([path], f"{path}: more demonstrations than half of this machine's memory holds, after 11")
+
+
+def test_steps_out_of_order_are_refused(tmp_path):
+    records = make_records(STATE, 4)
+    path = write_log(tmp_path / "log", STATE, [*records[:2], replace(records[2], step=1), records[3]])
+    expect_refusal([path], f"{path}: episode 1 of actor-1: expected a step after 1, found 1")

@@ -221,6 +221,12 @@ def test_changed_metadata(directory):
     assert "damaged: expected digest " in refusal(directory)
 
 
+def test_far_more_than_the_network_holds_is_not_read(directory):
+    with (directory / "2" / "record" / "metadata").open("ab") as file:
+        file.truncate(50_000_000)
+    assert "expected at most 100" in refusal(directory)
+
+
 def test_values_that_were_replaced_whole(directory):
     """Files that are sound in themselves, but of another checkpoint."""
     other = learn(new_agent(seed=5), 1).replace(step=np.int32(2))

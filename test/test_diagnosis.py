@@ -111,6 +111,11 @@ FAULTS = {
     "connections": {"graph": wires(unplugged="policy_params")},
     "connections out": {"graph": wires(unplugged="transitions")},
     "restarts": {"restarts": {"actor": 3}},
+    "refused_messages": {"learner": {"messages_refused": 7, "last_refusal": "episode: no"},
+                         "earlier_learner": {"messages_refused": 6}},
+    "refused_messages actor": {"actor": {"messages_refused": 1, "last_refusal": "observation: no"},
+                               "earlier_actor": {"messages_refused": 0}},
+    "exposure": {"machine": replace(process("actor", discovery="SUBNET"), networked=True)},
     "blocked": {"silent": "actor"},
     "blocked learner": {"silent": "learner"},
     "blocked stopped": {"machine": process("actor", stopped=True)},
@@ -286,3 +291,12 @@ def test_chinese_is_chinese():
         for text in (check.title, check.symptom, check.remedy):
             assert re.search("[\u4e00-\u9fff]", text.zh), check.name
             assert not re.search("[\u4e00-\u9fff]", text.en), check.name
+
+
+def test_what_is_open_to_nobody_is_not_warned_of():
+    reachable = process("actor", discovery="SUBNET")
+    assert verdict(evidence(machine=replace(reachable, networked=False))) == ""
+    secured = process("actor", discovery="SUBNET", secured=True)
+    assert verdict(evidence(machine=replace(secured, networked=True))) == ""
+    elsewhere = process("actor", discovery="SUBNET", domain=6)  # another run, of another examination
+    assert verdict(evidence(machine=replace(elsewhere, networked=True))) == ""

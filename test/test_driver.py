@@ -124,6 +124,16 @@ def test_in_real_time_the_answer_waits_for_the_tick_and_a_late_one_is_not_execut
 
 def test_a_refused_action_moves_nothing_and_is_told() -> None:
     world = World(lockstep=True)
-    world.answer(float("nan"))
+    with pytest.raises(DataError, match="action: expected finite numbers, found"):
+        world.answer(float("nan"))
     assert len(world.observations) == 1
-    assert world.warnings == ["action refused, holding still: action: not finite"]
+    assert world.arm.steps == 0
+
+
+def test_a_refused_action_does_not_take_the_place_of_a_good_one() -> None:
+    world = World(lockstep=False)
+    world.answer(0.5)
+    with pytest.raises(DataError, match="action: expected finite numbers, found"):
+        world.answer(float("inf"))
+    world.driver.tick()
+    assert (world.arm.steps, world.arm.holds) == (1, 0)

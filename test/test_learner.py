@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 from rlpd_ros.actor import Actor
+from rlpd_ros.data.demonstrations import DemonstrationManifest, validate_manifest
+from rlpd_ros.data.intake import MAX_MANIFESTS
 from rlpd_ros.data.ledger import MAX_SESSIONS
 from rlpd_ros.data.sender import Sender
 from rlpd_ros.driver import Driver
 from rlpd_ros.errors import DataError
-from rlpd_ros.learner import Learner
+from rlpd_ros.learner import ALIVE, MAX_ACTORS, Learner
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.checkpoint import CheckpointStore
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
@@ -182,9 +184,9 @@ def test_sessions_do_not_disturb_each_other() -> None:
 
 
 POISON = [
-    ({"reward": float("nan")}, "reward: expected a finite number, found nan"),
+    ({"reward": float("nan")}, "reward: expected a finite number within +-1e+06, found nan"),
     ({"action": np.array([0.0, 2.0], np.float32)}, "action: expected values from -1 to 1"),
-    ({"observation": Observation(np.array([0.0, np.inf], np.float32))}, "state: expected finite values, found inf"),
+    ({"observation": Observation(np.array([0.0, np.inf], np.float32))}, "state: expected finite values within"),
     ({"terminated": True}, "final_observation: expected one"),
 ]
 
@@ -240,10 +242,52 @@ def test_strangers_cannot_claim_memory_for_ever() -> None:
     world = World()
     for number in range(MAX_SESSIONS + 10):
         world.intake.refuse(f"stranger-{number}", 1, "feed", DataError("nonsense"))
-    world.feed(1, 1)
-    assert world.log == []
+    assert len(world.intake.ledger._accounts) == MAX_SESSIONS
+    world.feed(1, 1)  # strangers have brought nothing: they do not keep others out
+    assert [record.session for record in world.log] == ["actor-1"]
+    for number in range(MAX_SESSIONS):
+        world.feed(1, 1, f"busy-{number}")
     assert f"more than {MAX_SESSIONS} sessions" in world.warnings[-1]
-    assert world.intake.ledger["actor-1"].sequence == 0
+    assert len(world.log) == len(world.intake.ledger._accounts) == MAX_SESSIONS
+
+
+def test_steps_only_go_forward() -> None:
+    world = World()
+    world.feed(1, 3)
+    before = world.log[-1]
+    world.intake.receive(replace(make_record(4), episode=before.episode, step=before.step))
+    assert world.intake.ledger["actor-1"].text == (
+        f"transition 4: step: expected one after step {before.step} of episode {before.episode}, found step "
+        f"{before.step} of episode {before.episode}")
+    world.intake.receive(replace(make_record(5), episode=2**63))
+    world.feed(6, 8)  # the way back costs one
+    assert [record.sequence for record in world.log] == [1, 2, 3, 5, 7, 8]
+    assert world.learner.status().transitions_rejected == 2
+
+
+def test_only_so_many_sets_of_demonstrations_are_waited_for() -> None:
+    world = World(require_demonstrations=True)
+    for number in range(MAX_MANIFESTS):
+        world.intake.expect_demonstrations(f"demos-{number}", 1)
+    with pytest.raises(DataError, match=f"more than {MAX_MANIFESTS} sets"):
+        world.intake.expect_demonstrations("demos-x", 1)
+    assert world.intake.demonstrations_expected == MAX_MANIFESTS
+
+
+MANIFEST = DemonstrationManifest("demos-1", ["a", "b"], [3, 4], [1, 1], [1, 0], ["d", "e"], 7,
+                                 space_fingerprint=SPEC.fingerprint, complete=True)
+
+
+@pytest.mark.parametrize(("changes", "error"), [
+    ({"session": ""}, "session: expected a name"), ({"total": 8}, "total: expected the sum of all bags, 7"),
+    ({"transitions": [2**60, 0], "total": 2**60}, "total: expected .* at most"),
+    ({"digest": ["d"]}, "digest: expected one per bag, 2, found 1"),
+    ({"space_fingerprint": "feed"}, "space_fingerprint: expected .*, found 'feed'")])
+def test_manifests_that_make_no_sense_are_refused(changes: dict[str, Any], error: str) -> None:
+    validate_manifest(MANIFEST, SPEC)
+    validate_manifest(replace(MANIFEST, **changes, error="it says itself that it is none"), SPEC)
+    with pytest.raises(DataError, match=f"^{error}"):
+        validate_manifest(replace(MANIFEST, **changes), SPEC)
 
 
 def test_what_a_person_did_is_a_demonstration_too() -> None:
@@ -342,7 +386,7 @@ def test_a_refused_demonstration_is_missing_and_named() -> None:
         record = make_record(sequence, "demos-1")
         world.intake.receive_demonstration(replace(record, reward=float("inf")) if sequence == 2 else record)
     assert waiting(world) == ("received 4 of 5 demonstration transitions; refused transition 2: reward: expected a "
-                              "finite number, found inf")
+                              "finite number within +-1e+06, found inf")
 
 
 def test_the_loaders_fault_is_told_until_it_has_none() -> None:
@@ -522,7 +566,8 @@ def test_policies_follow_each_other_with_rising_versions() -> None:
 def test_what_is_not_finite_fails_the_run_and_reaches_nobody(then: str) -> None:
     world = World(training_starts=5, steps_per_update=1, checkpoint_period=1, max_steps=2)
     world.learner.publish()
-    world.feed(1, 6, reward=3e38)
+    world.feed(1, 6)
+    world.learner.online._rows[:, -2] = 3e38  # rewards that nobody can send
     if then == "train":
         assert world.train() == 1
     else:
@@ -606,9 +651,32 @@ def test_a_weaker_evaluation_does_not(successes: int, episodes: int, done: bool,
 def test_an_evaluation_that_makes_no_sense_is_ignored(successes: int, episodes: int) -> None:
     world = World()
     world.learner.publish()
-    world.learner.finish_episode(evaluation(successes, episodes, version=1))
-    assert "ignored" in world.warnings[0]
+    with pytest.raises(DataError, match=f"evaluation_successes: .* found {successes} in {episodes}"):
+        world.learner.finish_episode(evaluation(successes, episodes, version=1))
     assert world.learner.status().success_rate == -1.0
+    assert not [row for row in world.rows if row[0] == "episodes"]
+
+
+def test_an_actor_without_a_proper_name_is_nobody() -> None:
+    world = World()
+    for name in ("", "x" * 129, "two\nlines"):
+        with pytest.raises(DataError, match=r"^session: expected"):
+            world.hear(name)
+        with pytest.raises(DataError, match=r"^session: expected"):
+            world.learner.finish_episode(replace(evaluation(1, 1, version=1), session=name))
+    assert world.learner.lowest_applied_version() == (0, 0)
+
+
+def test_no_more_than_a_multitude_of_actors_is_heard_at_a_time() -> None:
+    world = World()
+    for number in range(MAX_ACTORS):
+        world.hear(f"actor-{number}")
+    with pytest.raises(DataError, match=f"more than {MAX_ACTORS} actors"):
+        world.hear("actor-x")
+    world.hear("actor-0", version=3)
+    world.now += ALIVE
+    world.hear("actor-x")
+    assert world.learner.lowest_applied_version() == (0, 1)
 
 
 def test_the_policy_under_evaluation_stays_available_and_others_do_not() -> None:

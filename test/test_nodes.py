@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from rcl_interfaces.srv import DescribeParameters, GetParameters
 from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
 from std_srvs.srv import Trigger
 
+from rlpd_ros.errors import DataError
 from rlpd_ros.msg import Action, SpaceSpec, Transition
 from rlpd_ros.nodes import actor as actor_module
 from rlpd_ros.nodes.actor import ActorNode
@@ -28,7 +30,7 @@ from rlpd_ros.ros.bags import TransitionLog
 from rlpd_ros.runs import RunDirectory
 from rlpd_ros.settings import LearnerConfig
 from rlpd_ros.status import ActorState, LearnerState
-from rlpd_ros.types import Source
+from rlpd_ros.types import Observation, Source, SpaceField, TransitionRecord
 
 NETWORK = {"hidden_dims": [8]}
 
@@ -145,6 +147,19 @@ def test_a_restarted_learner_goes_on_where_the_killed_one_was(graph, learn, run,
     assert later[-1] > before.version
     assert sorted(later) == later
     assert actor._actor.session == session
+
+
+def test_a_run_of_another_arm_is_not_gone_on_with(graph, learn, run):
+    driver = graph.add(ArmDriverNode)
+    other = replace(driver._driver.spec, control_rate=77.0)
+    log = TransitionLog(run.transitions, other)
+    state, action = np.zeros(other.state_size, np.float32), np.zeros(other.action_size, np.float32)
+    log.write(TransitionRecord("actor-1", 1, 1, 0, Observation(state), action, 0.0, False, False, False, Source.POLICY,
+                               space_fingerprint=other.fingerprint, stamp=1))
+    log.close()
+    learn()
+    with pytest.raises(DataError, match=r"recorded in another space: control_rate: expected 10.0, found 77.0"):
+        graph.until(lambda: False)
 
 
 def test_versions_do_not_fall_even_without_a_checkpoint(graph, learn, run):
@@ -286,6 +301,20 @@ def test_nonsense_on_every_topic_is_refused_and_nobody_dies(graph, learn):
     graph.until(lambda: any(s.refused_version == 9 for s in graph.heard["actor_status"]))
     steps = graph.last(qos.ACTOR_STATUS).env_steps
     graph.until(lambda: graph.last(qos.ACTOR_STATUS).env_steps > steps + 20, "life goes on")
+
+
+def test_a_space_that_no_network_can_see_does_not_end_an_actor_at_work(graph, learn):
+    graph.listen(qos.ACTOR_STATUS)
+    driver = graph.add(ArmDriverNode)
+    graph.add(ActorNode, **NETWORK)
+    learn()
+    status = graph.until(lambda: (s := graph.last(qos.ACTOR_STATUS)) and s.env_steps and s, "the actor at work")
+    spec = driver._driver.spec
+    seeing = replace(spec, observation=(*spec.observation, SpaceField.image("front", 8, 8)))
+    qos.publisher(graph.ears, qos.SPACE_SPEC).publish(messages.from_space_spec(seeing))
+    refusal = graph.until(lambda: (s := graph.last(qos.ACTOR_STATUS)).messages_refused and s.last_refusal)
+    assert refusal.startswith("space_spec: space of mujoco_panda: expected state observations only")
+    graph.until(lambda: graph.last(qos.ACTOR_STATUS).env_steps > status.env_steps + 20, "life goes on")
 
 
 # What people see

@@ -12,7 +12,8 @@ from rclpy.parameter import Parameter
 from rlpd_ros.config import parameter
 from rlpd_ros.errors import ConfigError
 from rlpd_ros.ros import qos
-from rlpd_ros.ros.parameters import declare, load_parameter_file, parse_yaml
+from rlpd_ros.ros.parameters import declare, load_parameter_file
+from rlpd_ros.untrusted import parse_yaml
 
 
 @dataclass(frozen=True)

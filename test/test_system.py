@@ -329,6 +329,10 @@ def test_demonstrations_of_another_space_end_it_with_one_line(train, demonstrati
                     "the bags have 10.0")
 
 
+NO_LIMIT = """
+import rlpd_ros.data.episodes
+rlpd_ros.data.episodes.MAX_MAGNITUDE = float("inf")  # such rewards would be refused: this is about what if not
+"""
 HUGE_REWARDS = """
 import gymnasium, numpy
 class Huge(gymnasium.Env):
@@ -345,6 +349,7 @@ gymnasium.register("Huge-v0", Huge, max_episode_steps=20)
 
 def test_learning_that_fails_ends_it_and_says_why(train, tmp_path):
     (tmp_path / "huge_rewards.py").write_text(HUGE_REWARDS)
+    (tmp_path / "sitecustomize.py").write_text(NO_LIMIT)
     training = train(
         "--run", "x", "--demos", "none", env={"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
         arm="gymnasium", gym_import_module="huge_rewards", gym_env_id="Huge-v0")

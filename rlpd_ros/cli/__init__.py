@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``rlpd train | record | eval | report | doctor``."""
+"""The command line: ``rlpd train | record | eval | report | doctor | security``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from rlpd_ros.errors import INTERRUPTED, USER_ERROR, RlpdError
+from rlpd_ros.errors import INTERRUPTED, USER_ERROR, ConfigError, RlpdError
 from rlpd_ros.installation import make_known
 
 
@@ -32,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_eval(commands)
     _add_report(commands)
     _add_doctor(commands)
+    _add_security(commands)
     return parser
 
 
@@ -92,6 +94,13 @@ def _add_doctor(commands) -> None:
     parser.set_defaults(run_command=_lazily("doctor"))
 
 
+def _add_security(commands) -> None:
+    parser = commands.add_parser("security", help="write the SROS 2 policy: who may publish and subscribe what")
+    parser.add_argument("file", metavar="FILE", help="the policy to write (XML)")
+    parser.add_argument("--namespace", default="", help="of all nodes")
+    parser.set_defaults(run_command=_security)
+
+
 def _lazily(module: str):
     """Import a subcommand only when it is called: some take seconds to import."""
 
@@ -108,6 +117,16 @@ def _report(options: argparse.Namespace) -> int:
     from rlpd_ros.runs import RunDirectory
 
     print(write_report(RunDirectory.open(options.run)))
+    return 0
+
+
+def _security(options: argparse.Namespace) -> int:
+    from rlpd_ros.ros.security import policy_xml
+
+    try:
+        Path(options.file).write_text(policy_xml(options.namespace), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{options.file}: cannot write the policy: {error.strerror}") from error
     return 0
 
 

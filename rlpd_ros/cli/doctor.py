@@ -16,6 +16,7 @@ from pathlib import Path
 from rlpd_ros.diagnosis import LANGUAGES, Evidence, Finding, Level, diagnose, faults
 from rlpd_ros.diagnosis.evidence import PATIENCE
 from rlpd_ros.diagnosis.local import processes
+from rlpd_ros.enclaves import WATCH, enclave_arguments
 from rlpd_ros.errors import DataError
 
 HEALTHY, FAULTS, NOTHING = 0, 1, 2
@@ -111,7 +112,8 @@ def _listen(domain: int, namespace: str, patience: int) -> Evidence:
     from rlpd_ros.ros.graph_watcher import GraphWatcher
 
     context = Context()
-    rclpy.init(context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=["--ros-args", *enclave_arguments(WATCH, namespace)], context=context, domain_id=domain,
+               signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("rlpd_doctor", namespace=namespace, context=context, use_global_arguments=False,
                              start_parameter_services=False, enable_rosout=False)
     executor = SingleThreadedExecutor(context=context)

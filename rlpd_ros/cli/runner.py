@@ -70,7 +70,7 @@ def ros_domain(local: bool = True) -> Iterator[int]:
 def command(process: Process) -> list[str]:
     """Return the command line of a node: the installed executable with its ROS arguments."""
     executable = Path(get_package_prefix("rlpd_ros"), "lib", "rlpd_ros", process.executable)
-    arguments = ["--ros-args", "-r", f"__node:={process.name}"]
+    arguments = ["--ros-args", "-r", f"__node:={process.name}", *process.enclave_arguments]
     if process.namespace:
         arguments += ["-r", f"__ns:=/{process.namespace.strip('/')}"]
     for source, target in process.remaps.items():

@@ -9,8 +9,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from rlpd_ros.errors import DataError
 from rlpd_ros.types import Observation, SpaceSpec, TransitionRecord, fingerprint
+from rlpd_ros.untrusted import expect_name, printable
 
+MAX_TOTAL = 10**9  # transitions that anyone may announce
 SATURATED = 0.999  # an action's component beyond this is at its bound
 
 
@@ -46,7 +49,8 @@ def collect(spec: SpaceSpec, bags: Iterable[tuple[str, list[TransitionRecord]]])
     """Join the records of bags (path, records) to one session.
 
     The session's name follows from the content, so that a loader that starts again goes on where it was. Sequences
-    count from 1, episodes too: those of different bags and recordings never have the same number.
+    count from 1, episodes too: those of different bags and recordings never have the same number. Raises DataError if
+    the steps of an episode are out of order.
     """
     manifest = DemonstrationManifest(space_fingerprint=spec.fingerprint, complete=True)
     bags = list(bags)
@@ -65,14 +69,34 @@ def collect(spec: SpaceSpec, bags: Iterable[tuple[str, list[TransitionRecord]]])
     manifest.session = f"demos-{fingerprint(' '.join(manifest.digest))}"
 
     joined: list[TransitionRecord] = []
-    episode, previous = 0, None
-    for bag, (_, records) in enumerate(bags):
+    episode, previous, step = 0, None, -1
+    for bag, (path, records) in enumerate(bags):
         for record in records:
             origin = (bag, record.session, record.episode)
             episode += origin != previous
-            previous = origin
+            if origin == previous and record.step <= step:
+                raise DataError(f"{path}: episode {record.episode} of {record.session}: expected a step after {step}, "
+                                f"found {record.step}")
+            previous, step = origin, record.step
             joined.append(replace(record, session=manifest.session, sequence=len(joined) + 1, episode=episode))
     return Demonstrations(spec, joined, manifest)
+
+
+def validate_manifest(manifest: DemonstrationManifest, spec: SpaceSpec) -> None:
+    """Raise DataError, naming the field, unless a manifest without an error makes sense for ``spec``."""
+    if manifest.error:
+        return
+    expect_name("session", manifest.session)
+    bags = len(manifest.path)
+    for name in ("transitions", "episodes", "successes", "digest"):
+        if len(getattr(manifest, name)) != bags:
+            raise DataError(f"{name}: expected one per bag, {bags}, found {len(getattr(manifest, name))}")
+    if manifest.total != sum(manifest.transitions) or manifest.total > MAX_TOTAL:
+        raise DataError(f"total: expected the sum of all bags, {sum(manifest.transitions)}, and at most {MAX_TOTAL}, "
+                        f"found {manifest.total}")
+    if manifest.space_fingerprint != spec.fingerprint:
+        raise DataError(f"space_fingerprint: expected {spec.fingerprint}, found "
+                        f"'{printable(manifest.space_fingerprint)}': they were made in another space")
 
 
 def digest(records: Iterable[TransitionRecord]) -> str:

@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 
 import numpy as np
 
 from rlpd_ros.errors import DataError
-from rlpd_ros.types import Observation, SpaceSpec, Transition, TransitionRecord, expect_shape
+from rlpd_ros.types import Observation, SpaceSpec, TimeStep, Transition, TransitionRecord, expect_shape
+from rlpd_ros.untrusted import expect_name, printable
 
+MAX_MAGNITUDE = 1e6  # of a state's element, in its SI unit, and of a reward: beyond, networks compute no numbers
 MAX_SESSIONS = 256  # sessions whose last record may wait for the next one
-MAX_NAME = 128  # characters of a session's name
 
 
 class TransitionAssembler:
@@ -67,23 +67,17 @@ def validate(record: TransitionRecord, spec: SpaceSpec) -> None:
     """Raise DataError, naming the field, what was expected and what was found, unless ``record`` fits ``spec``."""
     if record.space_fingerprint != spec.fingerprint:
         raise DataError(f"space_fingerprint: expected {spec.fingerprint}, found "
-                        f"{record.space_fingerprint[:MAX_NAME]!r}: it was made in another space")
-    if not 0 < len(record.session) <= MAX_NAME:
-        raise DataError(f"session: expected a name of 1 to {MAX_NAME} characters, found {len(record.session)}")
+                        f"'{printable(record.space_fingerprint)}': it was made in another space")
+    expect_name("session", record.session)
     for name in ("sequence", "episode"):
         if getattr(record, name) < 1:
             raise DataError(f"{name}: expected a number from 1, found {getattr(record, name)}")
     if record.step < 0:
         raise DataError(f"step: expected a number from 0, found {record.step}")
-    expect_shape("action", record.action, (spec.action_size,))
-    if not (np.abs(record.action) <= 1.0).all():  # NaN is not <= 1 either
-        raise DataError(f"action: expected values from -1 to 1, found {record.action}")
+    _validate_action("action", record.action, spec)
     if record.asked_action is not None:
-        expect_shape("asked_action", record.asked_action, (spec.action_size,))
-        if not (np.abs(record.asked_action) <= 1.0).all():
-            raise DataError(f"asked_action: expected values from -1 to 1, found {record.asked_action}")
-    if not math.isfinite(record.reward):
-        raise DataError(f"reward: expected a finite number, found {record.reward}")
+        _validate_action("asked_action", record.asked_action, spec)
+    _validate_reward(record.reward)
     _validate_observation("", record.observation, spec)
     if record.last != (record.final_observation is not None):
         expected, found = ("one", "none") if record.last else ("none", "one")
@@ -93,12 +87,35 @@ def validate(record: TransitionRecord, spec: SpaceSpec) -> None:
         _validate_observation("final_", record.final_observation, spec)
 
 
+def validate_time_step(now: TimeStep, spec: SpaceSpec) -> None:
+    """Raise DataError as ``validate`` does unless what an arm says that it saw and did fits ``spec``."""
+    expect_name("session", now.session)
+    if now.executed_action is not None:
+        _validate_action("executed_action", now.executed_action, spec)
+    elif now.step > 0:
+        raise DataError("executed_action: expected one after the first step, found none")
+    _validate_reward(now.reward)
+    _validate_observation("", now.observation, spec)
+
+
+def _validate_action(name: str, action: np.ndarray, spec: SpaceSpec) -> None:
+    expect_shape(name, action, (spec.action_size,))
+    if not (np.abs(action) <= 1.0).all():  # NaN is not <= 1 either
+        raise DataError(f"{name}: expected values from -1 to 1, found {printable(action)}")
+
+
+def _validate_reward(reward: float) -> None:
+    if not abs(reward) <= MAX_MAGNITUDE:  # NaN is not <= either
+        raise DataError(f"reward: expected a finite number within +-{MAX_MAGNITUDE:g}, found {reward}")
+
+
 def _validate_observation(prefix: str, observation: Observation, spec: SpaceSpec) -> None:
     state, images = observation.state, observation.images
     expect_shape(f"{prefix}state", state, (spec.state_size,))
-    if not np.isfinite(state).all():
-        raise DataError(f"{prefix}state: expected finite values, found {state[~np.isfinite(state)][0]} for element "
-                        f"{int(np.argmin(np.isfinite(state)))}")
+    good = np.abs(state) <= MAX_MAGNITUDE
+    if not good.all():
+        raise DataError(f"{prefix}state: expected finite values within +-{MAX_MAGNITUDE:g}, found {state[~good][0]} "
+                        f"for element {int(np.argmin(good))}")
     names = [f.name for f in spec.image_fields]
     if sorted(images) != sorted(names):
         raise DataError(f"{prefix}images: expected {names}, found {sorted(images)}")

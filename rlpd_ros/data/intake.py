@@ -11,6 +11,9 @@ from rlpd_ros.data.replay_buffer import ReplayBuffer
 from rlpd_ros.errors import DataError
 from rlpd_ros.status import LearnerReport
 from rlpd_ros.types import Source, SpaceSpec, TransitionRecord
+from rlpd_ros.untrusted import printable
+
+MAX_MANIFESTS = 16  # sets of demonstrations that a run waits for
 
 
 class Intake:
@@ -55,7 +58,7 @@ class Intake:
 
     def restore(self, record: TransitionRecord) -> None:
         """Take one transition out of the log of an earlier life of this run."""
-        self.ledger.restore(record.session, record.sequence)
+        self.ledger.restore(record.session, record.sequence, place=(record.episode, record.step))
         self._take(record)
 
     def restore_deleted(self, session: str, account: Account) -> None:
@@ -84,6 +87,7 @@ class Intake:
             return False
         try:
             validate(record, self._spec)
+            account.move_to(record.episode, record.step)
         except DataError as error:
             self._reject(account, record.session, record.sequence, record.space_fingerprint, error)
             return False
@@ -116,7 +120,7 @@ class Intake:
     def _reject(self, account: Account, session: str, sequence: int, space_fingerprint: str, error: DataError) -> None:
         self._report.transitions_rejected += 1
         account.rejected += 1
-        account.text = f"transition {sequence}: {error}"
+        account.text = printable(f"transition {sequence}: {error}")
         self._warn_of_refusal(account.rejected, f"{session}: {account.text}")
         if space_fingerprint == self._spec.fingerprint:
             # It will not get better by being sent again, and must not hold up what follows. One of another space
@@ -130,7 +134,12 @@ class Intake:
     # Demonstrations
 
     def expect_demonstrations(self, session: str, total: int, error: str = "") -> None:
-        """Take the demo loader's count of what it will send under ``session``, or why it cannot send any."""
+        """Take the demo loader's count of what it will send under ``session``, or why it cannot send any.
+
+        Raises DataError if there have been too many.
+        """
+        if len(self._expected) >= MAX_MANIFESTS and not error and session not in self._expected:
+            raise DataError(f"session {session}: more than {MAX_MANIFESTS} sets of demonstrations in one run")
         self._demo_error = self._report.demo_error = error
         if not error:
             self._expected[session] = total

@@ -6,8 +6,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rlpd_ros.data.episodes import MAX_NAME
 from rlpd_ros.errors import DataError
+from rlpd_ros.untrusted import expect_name
 
 MAX_SESSIONS = 10_000  # bounds the memory that a stranger can claim
 
@@ -22,6 +22,14 @@ class Account:
     rejected: int = 0
     text: str = ""  # the last refusal
     stored_at: float = -math.inf  # s, the clock of who keeps the ledger
+    place: tuple[int, int] = (0, 0)  # episode and step of the last one
+
+    def move_to(self, episode: int, step: int) -> None:
+        """Note where the session is now. Raises DataError if that is not after where it was: one such step is lost."""
+        before, self.place = self.place, (episode, step)
+        if self.place <= before:
+            raise DataError(f"step: expected one after step {before[1]} of episode {before[0]}, found step {step} of "
+                            f"episode {episode}")
 
 
 class Ledger:
@@ -41,15 +49,22 @@ class Ledger:
     def open(self, session: str) -> Account:
         """Return the account of a session, to be changed. Raises DataError if it cannot have one."""
         if session not in self._accounts:
-            if not 0 < len(session) <= MAX_NAME:
-                raise DataError(f"session: expected a name of 1 to {MAX_NAME} characters, found {len(session)}")
+            expect_name("session", session)
             if len(self._accounts) >= MAX_SESSIONS:
-                raise DataError(f"session {session}: more than {MAX_SESSIONS} sessions in one run; start a new run")
+                self._make_room(session)
             self._accounts[session] = Account()
         return self._accounts[session]
 
-    def restore(self, session: str, sequence: int, stored: int = 1) -> None:
+    def _make_room(self, session: str) -> None:
+        """Forget a session of which nothing was ever taken: strangers must not keep others out."""
+        empty = next((name for name, account in self._accounts.items() if account.sequence == 0), None)
+        if empty is None:
+            raise DataError(f"session {session}: more than {MAX_SESSIONS} sessions in one run; start a new run")
+        del self._accounts[empty]
+
+    def restore(self, session: str, sequence: int, stored: int = 1, place: tuple[int, int] = (0, 0)) -> None:
         """Note transitions up to ``sequence`` that an earlier life stored; what it lacks below it had refused."""
         account = self.open(session)
         account.sequence = max(account.sequence, sequence)
         account.stored += stored
+        account.place = max(account.place, place)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rlpd_ros.data.outbox import Outbox
 from rlpd_ros.data.spool import Spool
+from rlpd_ros.errors import DataError
 from rlpd_ros.status import ActorReport
 from rlpd_ros.types import Acknowledgement, TransitionRecord, new_session
 
@@ -45,8 +46,14 @@ class Sender:
         self._outbox.add(record)
 
     def acknowledge(self, ack: Acknowledgement, now: float) -> bool:
-        """Take the learner's receipt; return whether it is for this session."""
+        """Take the learner's receipt; return whether it is for this session.
+
+        Raises DataError for a receipt of this session for what was never sent.
+        """
         if ack.session == self.session:
+            if ack.sequence >= self._outbox.next_sequence:
+                raise DataError(f"sequence: expected at most {self._outbox.next_sequence - 1}, what there is of "
+                                f"{self.session}, found {ack.sequence}")
             if self._outbox.is_foreign(ack):
                 self.session = self._renumber(self._outbox, self.session, ack)
             else:

@@ -16,7 +16,8 @@ FORGET = 60.0  # s after which a session that is gone is of no interest any more
 IDLE = 0.04  # share of a core that a process does not need for doing nothing
 IDLE_TIME = 1.5  # s over which that is measured
 BURST = 0.1  # s between messages that were kept for whom comes late, or held up
-MAX_SESSIONS = 50  # bounds the memory that strangers can claim
+MAX_SESSIONS = 50  # these two bound the memory that strangers can claim
+MAX_SPACES = 10
 
 
 class Collector:
@@ -38,6 +39,8 @@ class Collector:
     def hear_space(self, spec: SpaceSpec) -> None:
         self.evidence.spaces.pop(spec.fingerprint, None)
         self.evidence.spaces[spec.fingerprint] = spec
+        while len(self.evidence.spaces) > MAX_SPACES:
+            del self.evidence.spaces[next(iter(self.evidence.spaces))]
 
     def hear_manifest(self, manifest: DemonstrationManifest) -> None:
         self.evidence.manifest = manifest

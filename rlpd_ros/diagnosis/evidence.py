@@ -118,6 +118,7 @@ class LocalProcess:
     age: float  # s
     stopped: bool = False  # by a signal or a debugger
     cpu: float = 0.0  # s of computing so far
+    secured: bool = False  # DDS security is on, and enforced
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ class Machine:
     disk_free: int | None = None  # bytes, where the run is
     shm_free: int | None = None  # bytes in /dev/shm
     socket_buffer: int | None = None  # bytes: the largest receive buffer that the kernel allows
+    networked: bool = False  # there is a network that other machines may be on
     processes: tuple[LocalProcess, ...] = ()
 
     def here(self, node: str) -> list[LocalProcess]:

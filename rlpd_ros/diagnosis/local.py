@@ -14,6 +14,7 @@ from rlpd_ros.diagnosis.evidence import LocalProcess, Machine
 
 PROC = Path("/proc")
 KNOWN = 3  # looks at a process after which it is not taken for a node any more
+NETWORK = Path("/sys/class/net")
 KINDS = ("learner", "actor", "arm_driver", "demo_loader")
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
@@ -26,8 +27,9 @@ def look(domain: int, namespace: str, run: str = "", strangers: Counter[str] | N
     with contextlib.suppress(OSError):
         free = shutil.disk_usage(run).free if run else None
         return Machine(domain=domain, namespace=namespace, disk_free=free, shm_free=_free("/dev/shm"),
-                       socket_buffer=_number(PROC / "sys/net/core/rmem_max"), processes=tuple(processes(strangers)))
-    return Machine(domain=domain, namespace=namespace, processes=tuple(processes(strangers)))
+                       socket_buffer=_number(PROC / "sys/net/core/rmem_max"), networked=_networked(),
+                       processes=tuple(processes(strangers)))
+    return Machine(domain=domain, namespace=namespace, networked=_networked(), processes=tuple(processes(strangers)))
 
 
 def processes(strangers: Counter[str] | None = None) -> list[LocalProcess]:
@@ -79,7 +81,17 @@ def _process(folder: Path, node: str, arguments: list[str]) -> LocalProcess:
     return LocalProcess(
         pid=int(folder.name), node=node, namespace=namespaces[0] if namespaces else "/",
         domain=int(environment.get("ROS_DOMAIN_ID") or 0), discovery=discovery.upper(),
-        age=time.clock_gettime(time.CLOCK_BOOTTIME) - started, stopped=state in "Tt", cpu=cpu)
+        age=time.clock_gettime(time.CLOCK_BOOTTIME) - started, stopped=state in "Tt", cpu=cpu,
+        secured=(environment.get("ROS_SECURITY_ENABLE"), environment.get("ROS_SECURITY_STRATEGY")) == ("true", "Enforce"))
+
+
+def _networked() -> bool:
+    """Tell whether an interface besides the loopback is up."""
+    for interface in NETWORK.glob("*"):
+        with contextlib.suppress(OSError):
+            if interface.name != "lo" and (interface / "operstate").read_text().strip() in ("up", "unknown"):
+                return True
+    return False
 
 
 def _free(folder: str) -> int | None:

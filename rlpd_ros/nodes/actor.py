@@ -12,7 +12,7 @@ from std_srvs.srv import Trigger
 
 from rlpd_ros.actor import Actor
 from rlpd_ros.data.sender import Sender
-from rlpd_ros.errors import DataError
+from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.rl.compilation import keep_compiled
 from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.policy import Policy
@@ -20,8 +20,9 @@ from rlpd_ros.ros import messages, qos, spools
 from rlpd_ros.ros.main import run_node, wall_ns
 from rlpd_ros.ros.parameters import declare, own_seed
 from rlpd_ros.settings import ActorConfig, ActorNodeConfig
-from rlpd_ros.status import ActorReport, LearnerReport
+from rlpd_ros.status import ActorReport, ActorState, LearnerReport
 from rlpd_ros.types import ActionRecord, EpisodeSummary, SpaceSpec, TransitionRecord, new_session
+from rlpd_ros.untrusted import Refusals
 
 TICK = 0.05  # s between looks for what is due again
 MAX_KIND = 64  # characters of the node's name in the names of its sessions
@@ -49,12 +50,12 @@ class ActorNode(Node):
         self._episodes = qos.publisher(self, qos.EPISODE)
         self._status = qos.publisher(self, qos.ACTOR_STATUS)
         self._reset = self.create_client(Trigger, "reset")
-        qos.subscription(self, qos.SPACE_SPEC, self._on_space)
-        qos.subscription(self, qos.OBSERVATION, self._on_observation)
-        qos.subscription(self, qos.POLICY_PARAMS, self._on_policy)
-        qos.subscription(self, qos.TRANSITIONS_ACK, self._on_ack)
-        qos.subscription(self, qos.LEARNER_STATUS, self._on_learner_status)
-        qos.subscription(self, qos.INTERVENTION, self._on_intervention)
+        self._refusals = Refusals(self.get_logger().warning)
+        for topic, callback in (
+                (qos.SPACE_SPEC, self._on_space), (qos.OBSERVATION, self._on_observation),
+                (qos.POLICY_PARAMS, self._on_policy), (qos.TRANSITIONS_ACK, self._on_ack),
+                (qos.LEARNER_STATUS, self._on_learner_status), (qos.INTERVENTION, self._on_intervention)):
+            qos.subscription(self, topic, callback, self._refusals)
         self.create_timer(TICK, self._on_tick)
         self.create_timer(self._config.status_period, self._publish_status)
         self.get_logger().info("waiting for space_spec from the arm driver")
@@ -62,19 +63,15 @@ class ActorNode(Node):
     # In
 
     def _on_space(self, message) -> None:
-        try:
-            spec = messages.to_space_spec(message)
-        except DataError as error:
-            self.warn(f"refused: {error}")
+        spec = messages.to_space_spec(message)
+        if self._actor is not None and self._actor.spec.fingerprint == spec.fingerprint:
             return
+        policy = self._make_policy(spec)
         if self._actor is not None:
-            if self._actor.spec.fingerprint == spec.fingerprint:
-                return
             differences = "; ".join(self._actor.spec.difference(spec, "before", "now"))
             self.warn(f"the arm driver's space has changed: {differences}. Starting over with the new one")
             self._actor.sender.close()
             self._session = new_session(self._name)
-        policy = Policy(spec, self._policy_config)
         policy.compile()  # now, so that no control step waits for it
         self._actor = Actor(self._config, policy, spec, self, self._sender(spec), time.monotonic, wall_ns)
         self.say(f"space {spec.fingerprint} of {spec.robot}, network {policy.fingerprint}: waiting for a policy")
@@ -92,24 +89,27 @@ class ActorNode(Node):
         return Sender(self._session, config.resend_period, config.outbox_memory, self.warn,
                       lambda session: spools.open_spool(folder, session, spec), left, config.spool_beyond)
 
+    def _make_policy(self, spec: SpaceSpec) -> Policy:
+        try:
+            return Policy(spec, self._policy_config)
+        except ConfigError as error:
+            if self._actor is None:
+                raise
+            raise DataError(str(error)) from error  # what once worked shall go on, whoever says otherwise
+
     def _on_observation(self, message) -> None:
-        if message.step == 0:
-            self._reset_call = None  # whether or not the arm that was asked still lives: an episode has begun
         if self._actor is not None:
-            try:
-                self._actor.observe(messages.to_time_step(message, self._actor.spec))
-            except DataError as error:
-                self.warn(f"observation refused: {error}")
+            now = messages.to_time_step(message, self._actor.spec)
+            if now.step == 0:
+                self._reset_call = None  # whether or not the arm that was asked still lives: an episode has begun
+            self._actor.observe(now)
 
     def _on_policy(self, message) -> None:
         if self._actor is None:
             self._early_policy = message
             return
         self._early_policy = None
-        try:
-            self._actor.offer(messages.to_policy_snapshot(message, self._actor.spec))
-        except DataError as error:
-            self.warn(f"network parameters refused: {error}")
+        self._actor.offer(messages.to_policy_snapshot(message, self._actor.spec))
         self._publish_status()
 
     def _on_ack(self, message) -> None:
@@ -122,10 +122,7 @@ class ActorNode(Node):
 
     def _on_intervention(self, message) -> None:
         if self._actor is not None:
-            try:
-                self._actor.intervene(messages.to_action(message).action)
-            except DataError as error:
-                self.warn(f"intervention refused: {error}")
+            self._actor.intervene(messages.to_action(message).action)
 
     def _on_tick(self) -> None:
         if self._actor is not None:
@@ -170,6 +167,9 @@ class ActorNode(Node):
             report = ActorReport(self._session, text="no space_spec received yet: is the arm driver running, on the "
                                                      "same ROS_DOMAIN_ID and namespace?")
         report.incompatible_qos = qos.incompatible(self)
+        if report.state == ActorState.WAITING_FOR_ARM and self._refusals.text.startswith(qos.OBSERVATION.name):
+            report.text += f" The last one was refused: {self._refusals.text}"
+        report.messages_refused, report.last_refusal = self._refusals.count, self._refusals.text
         self._status.publish(messages.from_fields(qos.ACTOR_STATUS.type, report, wall_ns()))
 
     def close(self) -> None:

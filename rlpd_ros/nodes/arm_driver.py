@@ -12,12 +12,12 @@ from std_srvs.srv import Trigger
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.factory import make_arm
 from rlpd_ros.driver import Driver
-from rlpd_ros.errors import DataError
 from rlpd_ros.ros import messages, qos
 from rlpd_ros.ros.main import run_node, wall_ns
 from rlpd_ros.ros.parameters import declare, own_seed
 from rlpd_ros.settings import DriverNodeConfig
 from rlpd_ros.types import TimeStep, new_session
+from rlpd_ros.untrusted import Refusals
 
 REPEAT_CHECK = 0.05  # s between looks for an observation that nobody answered (lockstep)
 
@@ -36,7 +36,7 @@ class ArmDriverNode(Node):
         self._ee_pose = qos.publisher(self, qos.EE_POSE)
         self._space = qos.publisher(self, qos.SPACE_SPEC)
         self._space.publish(messages.from_space_spec(spec, wall_ns()))
-        qos.subscription(self, qos.ACTION, self._on_action)
+        qos.subscription(self, qos.ACTION, self._on_action, Refusals(self.get_logger().warning))
         self.create_service(Trigger, "reset", self._on_reset)
         self.create_timer(REPEAT_CHECK if spec.lockstep else 1.0 / spec.control_rate, self._driver.tick)
         pace = "in lockstep with the actor" if spec.lockstep else f"at {spec.control_rate:g} Hz"
@@ -45,10 +45,7 @@ class ArmDriverNode(Node):
         self._driver.reset()
 
     def _on_action(self, message) -> None:
-        try:
-            self._driver.act(messages.to_action(message))
-        except DataError as error:
-            self.warn(f"action refused: {error}")
+        self._driver.act(messages.to_action(message))
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._driver.reset()

@@ -14,6 +14,7 @@ from rlpd_ros.ros import bags, messages, qos
 from rlpd_ros.ros.main import run_node, wall_ns
 from rlpd_ros.ros.parameters import declare
 from rlpd_ros.settings import LoaderConfig
+from rlpd_ros.untrusted import Refusals
 
 TICK = 0.05  # s between looks for what is due again
 LAST_WORDS = 10.0  # s for which an error stays on demo_manifest, if no learner says that it has heard it
@@ -27,6 +28,7 @@ class DemoLoaderNode(Node):
         (config,) = declare(self, LoaderConfig)
         self._manifest_publisher = qos.publisher(self, qos.DEMO_MANIFEST)
         self._transitions = qos.publisher(self, qos.DEMO_TRANSITIONS)
+        self._refusals = Refusals(self.get_logger().warning)
         self._error: DataError | None = None
         self._error_at = 0.0
         self._heard = False  # the learner knows of the error
@@ -48,8 +50,8 @@ class DemoLoaderNode(Node):
         self.get_logger().info(f"{manifest.total} transitions in {sum(manifest.episodes)} demonstrations from "
                                f"{len(manifest.path)} bag(s), {sum(manifest.successes)} successful")
         self._manifest_publisher.publish(messages.from_fields(qos.DEMO_MANIFEST.type, self._manifest, wall_ns()))
-        qos.subscription(self, qos.SPACE_SPEC, self._on_space)
-        qos.subscription(self, qos.TRANSITIONS_ACK, self._on_ack)
+        qos.subscription(self, qos.SPACE_SPEC, self._on_space, self._refusals)
+        qos.subscription(self, qos.TRANSITIONS_ACK, self._on_ack, self._refusals)
         self.create_timer(TICK, self._send)
 
     def work(self) -> bool:
@@ -60,7 +62,7 @@ class DemoLoaderNode(Node):
     def _fail(self, error: DataError) -> None:
         """Say what is wrong where the learner and the monitor hear it, then end."""
         self._error, self._error_at = error, time.monotonic()
-        qos.subscription(self, qos.LEARNER_STATUS, self._on_learner_status)
+        qos.subscription(self, qos.LEARNER_STATUS, self._on_learner_status, self._refusals)
         manifest = bags.DemonstrationManifest(error=str(error))
         self._manifest_publisher.publish(messages.from_fields(qos.DEMO_MANIFEST.type, manifest, wall_ns()))
 
@@ -68,18 +70,17 @@ class DemoLoaderNode(Node):
         self._heard = message.demo_error == str(self._error)
 
     def _on_space(self, message) -> None:
-        try:
-            spec = messages.to_space_spec(message)
-        except DataError as error:
-            self.get_logger().warning(f"refused: {error}")
-            return
+        spec = messages.to_space_spec(message)
         if spec.fingerprint != self._spec.fingerprint:
             differences = "; ".join(spec.difference(self._spec, "the arm has", "the bags have"))
             self._fail(DataError(f"demonstrations of another space: {', '.join(self._manifest.path)}: {differences}"))
 
     def _on_ack(self, message) -> None:
         if message.session == self._manifest.session:
-            self._outbox.acknowledge(messages.to_acknowledgement(message), time.monotonic())
+            ack = messages.to_acknowledgement(message)
+            if ack.sequence > self._manifest.total:
+                raise DataError(f"sequence: expected at most {self._manifest.total}, found {ack.sequence}")
+            self._outbox.acknowledge(ack, time.monotonic())
             self._send()
 
     def _send(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from rclpy.node import Node
 
+from rlpd_ros.data.demonstrations import DemonstrationManifest, validate_manifest
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.exported_policy import save_policy
 from rlpd_ros.learner import Learner
@@ -30,6 +31,7 @@ from rlpd_ros.runs import RunDirectory, write_atomically
 from rlpd_ros.settings import LearnerConfig, LearnerNodeConfig, LogConfig
 from rlpd_ros.status import ActorReport, LearnerReport, LearnerState
 from rlpd_ros.types import Acknowledgement, EpisodeSummary, PolicySnapshot, SpaceSpec, TransitionRecord, new_session
+from rlpd_ros.untrusted import Refusals
 
 LAST_WORDS = 1.0  # s for which the final status stays out before the node ends
 
@@ -52,6 +54,7 @@ class LearnerNode(Node):
         self._early: dict[str, tuple[Any, Any]] = {}  # topic -> callback and newest message before the space came
         self._status_at = 0.0
         self._finished_at: float | None = None
+        self._failure: DataError | None = None  # ends the node
         self._checkpoints = CheckpointStore(self._run.checkpoints, self._node_config.checkpoints_kept)
         self._metrics = MetricsWriter(self._run)
 
@@ -59,12 +62,13 @@ class LearnerNode(Node):
         self._versions = qos.publisher(self, qos.POLICY_VERSION)
         self._acks = qos.publisher(self, qos.TRANSITIONS_ACK)
         self._status = qos.publisher(self, qos.LEARNER_STATUS)
-        qos.subscription(self, qos.SPACE_SPEC, self._on_space)
+        self._refusals = Refusals(self.warn)
+        qos.subscription(self, qos.SPACE_SPEC, self._on_space, self._refusals)
         for topic, callback in (
                 (qos.TRANSITIONS, self._on_transition), (qos.DEMO_TRANSITIONS, self._on_demo_transition),
                 (qos.DEMO_MANIFEST, self._on_manifest), (qos.ACTOR_STATUS, self._on_actor_status),
                 (qos.EPISODE, self._on_episode)):
-            qos.subscription(self, topic, self._once_the_space_is_known(topic.name, callback))
+            qos.subscription(self, topic, self._once_the_space_is_known(topic.name, callback), self._refusals)
         self.get_logger().info("waiting for space_spec from the arm driver")
 
     # In
@@ -79,13 +83,12 @@ class LearnerNode(Node):
         return receive
 
     def _on_space(self, message) -> None:
-        try:
-            spec = messages.to_space_spec(message)
-        except DataError as error:
-            self.warn(f"refused: {error}")
-            return
+        spec = messages.to_space_spec(message)
         if not self._started:
-            self._start(spec)
+            try:
+                self._start(spec)
+            except DataError as error:  # it is not the message that is wrong, but what lies in the run's folder
+                self._failure = error
         elif self._learner.spec.fingerprint != spec.fingerprint:
             differences = "; ".join(self._learner.spec.difference(spec, "this run has", "the arm now has"))
             self._learner.report.space_difference = differences
@@ -115,9 +118,9 @@ class LearnerNode(Node):
         self._learner = learner
         self._started = True
         learner.publish()
-        for callback, early in self._early.values():
-            callback(early)
-        self._early.clear()
+        early, self._early = self._early, {}
+        for topic, (callback, message) in early.items():
+            qos.checked(topic, callback, self._refusals)(message)
 
     def _on_transition(self, message) -> None:
         self._take(message, self._learner.intake.receive)
@@ -134,7 +137,9 @@ class LearnerNode(Node):
             receive(record)
 
     def _on_manifest(self, message) -> None:
-        self._learner.intake.expect_demonstrations(message.session, message.total, message.error)
+        manifest = messages.to_fields(DemonstrationManifest, message)
+        validate_manifest(manifest, self._learner.spec)
+        self._learner.intake.expect_demonstrations(manifest.session, manifest.total, manifest.error)
 
     def _on_actor_status(self, message) -> None:
         self._learner.hear(messages.to_fields(ActorReport, message))
@@ -146,6 +151,8 @@ class LearnerNode(Node):
 
     def work(self) -> bool:
         """Train, acknowledge, tell; return whether there is more to do at once."""
+        if self._failure is not None:
+            raise self._failure
         busy = False
         if self._started:
             busy = self._learner.train()
@@ -165,6 +172,7 @@ class LearnerNode(Node):
             report = LearnerReport(self._session, run=str(self._run.path), text="no space_spec received yet: is the "
                                    "arm driver running, on the same ROS_DOMAIN_ID and namespace?")
         report.incompatible_qos = qos.incompatible(self)
+        report.messages_refused, report.last_refusal = self._refusals.count, self._refusals.text
         self._status.publish(messages.from_fields(qos.LEARNER_STATUS.type, report, wall_ns()))
 
     def _publish_version(self) -> None:

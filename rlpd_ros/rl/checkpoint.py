@@ -20,6 +20,7 @@ from rlpd_ros.rl.policy import Policy
 from rlpd_ros.types import SpaceSpec
 
 _FORMAT = 1
+SPARE_BYTES = 10_000_000  # of a checkpoint, besides the arrays
 
 
 class CheckpointStore:
@@ -78,6 +79,7 @@ class CheckpointStore:
         if step not in steps:
             raise DataError(f"{self.directory}: expected a checkpoint of step {step}, found {steps or 'none'}")
         path = self.directory / str(step)
+        _expect_size(path, agent)
         record = _read_record(path)
         metadata = record["metadata"]
         _expect(path, "space fingerprint", spec.fingerprint, metadata.get("space_fingerprint"))
@@ -94,6 +96,14 @@ class CheckpointStore:
 
 
 _ADVICE = "; move this folder away to use the checkpoint before it"
+
+
+def _expect_size(path: Path, agent: Agent) -> None:
+    """Refuse a folder that holds far more than this agent does: it is read only to be compared."""
+    limit = SPARE_BYTES + 2 * sum(leaf.nbytes for leaf in _leaves(_state(agent)).values())
+    found = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    if found > limit:
+        raise DataError(f"{path}: expected at most {limit} bytes for this network, found {found}{_ADVICE}")
 
 
 def _checkpointer() -> ocp.Checkpointer:

@@ -15,6 +15,7 @@ from rlpd_ros.errors import DataError
 from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.networks import Params, distribution, init_actor, make_actor, sample_action
 from rlpd_ros.types import Observation, PolicySnapshot, SpaceSpec, expect_shape, fingerprint
+from rlpd_ros.untrusted import parse_json, printable
 
 PROBE_TOLERANCE = 1e-4  # two machines may round differently; another network or other parameters differ by far more
 _MAX_DESCRIPTION = 1 << 18  # characters of a description that anyone parses
@@ -131,18 +132,19 @@ def verify(snapshot: PolicySnapshot, policy: Policy, spec: SpaceSpec) -> tuple[P
     what = f"policy version {snapshot.version} refused"
     if snapshot.network_fingerprint != policy.fingerprint:
         lines = _description_difference(snapshot.network, policy.description)
-        raise DataError(f"{what}: network fingerprint: learner {snapshot.network_fingerprint}, "
-                        f"actor {policy.fingerprint} ({'; '.join(lines) or 'equal descriptions'}): "
+        raise DataError(f"{what}: network fingerprint: learner {printable(snapshot.network_fingerprint)}, "
+                        f"actor {policy.fingerprint} ({printable('; '.join(lines), 2000) or 'equal descriptions'}): "
                         "give both nodes the same policy parameters")
     if len(snapshot.data) != policy.data_size:
         raise DataError(f"{what}: size: expected {policy.data_size} bytes, found {len(snapshot.data)}: "
                         "the message is truncated or not from this package")
     if snapshot.space_fingerprint != spec.fingerprint:
-        raise DataError(f"{what}: space fingerprint: learner {snapshot.space_fingerprint}, actor {spec.fingerprint}: "
+        raise DataError(f"{what}: space fingerprint: learner {printable(snapshot.space_fingerprint)}, actor "
+                        f"{spec.fingerprint}: "
                         "they were started for different arms or observations")
     checksum = fingerprint(snapshot.data)
     if snapshot.checksum != checksum:
-        raise DataError(f"{what}: checksum: learner {snapshot.checksum}, received data {checksum}: "
+        raise DataError(f"{what}: checksum: learner {printable(snapshot.checksum)}, received data {checksum}: "
                         "the data was damaged on its way")
     try:
         params = policy.deserialize(snapshot.data)
@@ -170,8 +172,8 @@ def _parse(description: str) -> dict[str, Any] | None:
     if len(description) > _MAX_DESCRIPTION:
         return None
     try:
-        parsed = json.loads(description)
-    except (ValueError, RecursionError):
+        parsed = parse_json(description)
+    except DataError:
         return None
     return parsed if isinstance(parsed, dict) else None
 

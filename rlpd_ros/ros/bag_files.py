@@ -28,6 +28,7 @@ else:
 
 from rlpd_ros.errors import DataError
 from rlpd_ros.ros import definitions
+from rlpd_ros.untrusted import printable
 
 MAX_RECORD = 2**28  # bytes of a record or a chunk, uncompressed
 
@@ -90,7 +91,7 @@ class McapFile:
                     raise DataError(f"{self.path}: cut off after byte {place}: the recording was not closed, or not "
                                     "all of the file was copied") from None
                 except (struct.error, UnicodeDecodeError, RuntimeError, zstd.ZstdError, _Damaged) as error:
-                    raise DataError(f"{self.path}: damaged at byte {place}: {error}") from error
+                    raise DataError(f"{self.path}: damaged at byte {place}: {printable(error)}") from error
         if self._expected_messages not in (None, self._messages):
             raise DataError(f"{self.path}: damaged: expected {self._expected_messages} messages, found "
                             f"{self._messages}")
@@ -148,13 +149,15 @@ class McapFile:
         topic, rest = _string(content, 4)
         encoding, _ = _string(content, rest)
         type_name, text = self._schemas.get(schema, ("", ""))
+        topic, type_name = printable(topic), printable(type_name)
         self.topics[topic] = type_name
         self._channels[identifier] = None
         if wanted(topic, type_name):
             _expect_cdr(self.path, topic, encoding)
             differs = definitions.difference(type_name, text)
             if differs:
-                raise DataError(f"{self.path}: topic '{topic}': {type_name} is of another version: {differs}")
+                raise DataError(f"{self.path}: topic '{topic}': {type_name} is of another version: "
+                                f"{printable(differs)}")
             self._channels[identifier] = topic, type_name
 
 
@@ -211,11 +214,14 @@ class SqliteFile:
         with _opened(self.path) as stream:
             _expect_all_pages(self.path, stream)
         database = sqlite3.connect(f"file:{quote(str(self.path))}?mode=ro", uri=True)
+        database.execute("PRAGMA trusted_schema = OFF")  # what it says about itself calls no functions
+        if hasattr(database, "setlimit"):  # Python 3.11
+            database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_RECORD)
         database.text_factory = lambda text: text.decode(errors="replace")
         try:
             yield from self._messages(database, wanted)
         except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from what SQLite quotes in its message
-            raise DataError(f"{self.path}: damaged: {error}") from error
+            raise DataError(f"{self.path}: damaged: {printable(error)}") from error
         finally:
             database.close()
 
@@ -225,12 +231,13 @@ class SqliteFile:
                   if str(sql).upper().startswith("CREATE TABLE")}
         if not {"topics", "messages"} <= tables:
             raise DataError(f"{self.path}: expected a rosbag2 database with tables topics and messages, found "
-                            f"{', '.join(sorted(tables)) or 'none'}")
+                            f"{printable(', '.join(sorted(tables))) or 'none'}")
         channels = {}
-        for identifier, topic, type_name, encoding in database.execute(
+        for identifier, name, kind, encoding in database.execute(
                 "SELECT id, CAST(name AS TEXT), CAST(type AS TEXT), serialization_format FROM topics"):
-            if not isinstance(topic, str) or not isinstance(type_name, str):
+            if not isinstance(name, str) or not isinstance(kind, str):
                 raise DataError(f"{self.path}: damaged: a topic without name or type")
+            topic, type_name = printable(name), printable(kind)
             self.topics[topic] = type_name
             if wanted(topic, type_name):
                 _expect_cdr(self.path, topic, encoding)
@@ -255,7 +262,7 @@ def _expect_all_pages(path: Path, stream: BinaryIO) -> None:
 
 def _expect_cdr(path: Path, topic: str, encoding: str) -> None:
     if encoding != "cdr":
-        raise DataError(f"{path}: topic '{topic}': expected messages in cdr, found {encoding!r}")
+        raise DataError(f"{path}: topic '{topic}': expected messages in cdr, found '{printable(encoding)}'")
 
 
 FORMATS: dict[str, type[McapFile] | type[SqliteFile]] = {".mcap": McapFile, ".db3": SqliteFile}

@@ -9,13 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from rlpd_ros.data.episodes import validate
 from rlpd_ros.errors import DataError
 from rlpd_ros.ros import definitions, messages, qos
 from rlpd_ros.ros.bag_files import FORMATS, McapFile, RawMessage, SqliteFile, segments_of
 from rlpd_ros.types import SpaceSpec, TransitionRecord
+from rlpd_ros.untrusted import parse_yaml, printable, read_text
 
 METADATA = "metadata.yaml"
 MAX_METADATA = 1_000_000  # bytes
@@ -75,7 +74,7 @@ class Bag:
             missing = self._metadata().files - {path.name for path in paths}
             if missing:
                 raise DataError(f"{self.path / METADATA}: expected the files that it lists, found no "
-                                f"{', '.join(sorted(missing))}")
+                                f"{printable(', '.join(sorted(missing)))}")
         return [FORMATS[path.suffix](path, self._partial) for path in paths]
 
     def _metadata(self) -> _Metadata:
@@ -89,7 +88,7 @@ class Bag:
             if ours:
                 raise DataError(f"{self.path}: topic '{ours[0]}': expected transitions, found none")
             found = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(self._topics.items())) or "none"
-            raise DataError(f"{self.path}: expected a topic '{qos.TRANSITIONS.name}', found {found}")
+            raise DataError(f"{self.path}: expected a topic '{qos.TRANSITIONS.name}', found {printable(found, 2000)}")
         expected = self._metadata().counts
         for topic, count in counts.items():
             if expected.get(topic, count) != count:
@@ -106,19 +105,17 @@ class _Metadata(NamedTuple):
 
 def _read_metadata(path: Path) -> _Metadata:
     try:
-        if path.stat().st_size > MAX_METADATA:
-            raise ValueError(f"{path.stat().st_size} bytes")
-        information = yaml.safe_load(path.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
+        information = parse_yaml(read_text(path, MAX_METADATA))["rosbag2_bagfile_information"]
         compression = information.get("compression_mode")
         files = frozenset(Path(name).name for name in information["relative_file_paths"])
         counts = {str(item["topic_metadata"]["name"]): int(item["message_count"])
                   for item in information["topics_with_message_count"]}
-    except (OSError, ValueError, RecursionError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (DataError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: expected the metadata of a rosbag2 bag, found something else: "
-                        f"{type(error).__name__} {' '.join(str(error).split())}") from error
+                        f"{type(error).__name__} {printable(error)}") from error
     if compression:
-        raise DataError(f"{path}: expected files that are not compressed as a whole, found mode '{compression}'; "
-                        "convert the bag with `ros2 bag convert`")
+        raise DataError(f"{path}: expected files that are not compressed as a whole, found mode "
+                        f"'{printable(compression)}'; convert the bag with `ros2 bag convert`")
     return _Metadata(files, counts)
 
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rlpd_ros.data.demonstrations import DemonstrationManifest, Demonstrations, collect
@@ -11,9 +12,12 @@ from rlpd_ros.errors import DataError
 from rlpd_ros.ros import qos
 from rlpd_ros.ros.bag_log import TransitionLog
 from rlpd_ros.ros.bag_reader import Bag, expect_space, find_bags
-from rlpd_ros.types import SpaceSpec
+from rlpd_ros.types import SpaceSpec, TransitionRecord
 
 __all__ = ["Bag", "DemonstrationManifest", "Demonstrations", "TransitionLog", "find_bags", "read_demonstrations"]
+
+
+OVERHEAD = 2000  # bytes of a transition besides its observations
 
 
 def read_demonstrations(paths: Sequence[str | Path], spec: SpaceSpec | None = None) -> Demonstrations:
@@ -23,6 +27,7 @@ def read_demonstrations(paths: Sequence[str | Path], spec: SpaceSpec | None = No
     not as it should be: no demonstration is left out in silence.
     """
     bags = []
+    memory = _Memory()
     for path in find_bags(paths):
         bag = Bag(path)
         found = bag.spec()
@@ -32,7 +37,27 @@ def read_demonstrations(paths: Sequence[str | Path], spec: SpaceSpec | None = No
         if spec is None:
             raise DataError(f"{path}: expected the space on a topic '{qos.SPACE_SPEC.name}', found none; record it "
                             "with the transitions")
-        bags.append((str(path), list(bag.records(spec))))
+        bags.append((str(path), _within(memory, path, bag.records(spec))))
     if spec is None:
         raise DataError("expected at least one bag of demonstrations, found none")
     return collect(spec, bags)
+
+
+class _Memory:
+    """What demonstrations may take of this machine's memory: half of it, in bytes."""
+
+    def __init__(self) -> None:
+        self.left = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _within(memory: _Memory, path: Path, records: Iterator[TransitionRecord]) -> list[TransitionRecord]:
+    """Return the records. Raises DataError if they do not fit: a small file may hold a lot, compressed."""
+    kept: list[TransitionRecord] = []
+    for record in records:
+        observations = [o for o in (record.observation, record.final_observation) if o is not None]
+        memory.left -= OVERHEAD + sum(o.state.nbytes + sum(i.nbytes for i in o.images.values()) for o in observations)
+        if memory.left < 0:
+            raise DataError(f"{path}: more demonstrations than half of this machine's memory holds, after "
+                            f"{len(kept)} transitions of this bag; load fewer")
+        kept.append(record)
+    return kept

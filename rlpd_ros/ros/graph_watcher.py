@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter
 
@@ -15,13 +16,16 @@ from rlpd_ros.diagnosis.collector import Collector
 from rlpd_ros.diagnosis.connection import MARKS, WIRES
 from rlpd_ros.diagnosis.evidence import Endpoint, Evidence, Graph, Mismatch
 from rlpd_ros.diagnosis.local import look
-from rlpd_ros.errors import DataError
 from rlpd_ros.ros import messages, qos
+from rlpd_ros.settings import NODES
 from rlpd_ros.status import HOST, ActorReport, LearnerReport
 from rlpd_ros.types import EpisodeSummary
+from rlpd_ros.untrusted import Refusals
 
+HEARD = (qos.LEARNER_STATUS, qos.ACTOR_STATUS, qos.SPACE_SPEC, qos.DEMO_MANIFEST, qos.EPISODE)
 TOPICS = tuple(dict.fromkeys([topic for topic, _, _ in WIRES] + list(MARKS.values())))
 ENOUGH = 2.2  # s
+COUNT = re.compile("[0-9]{1,6}")
 RESTARTS = "restarts"  # the status by which a monitor tells how often it saw nodes die
 
 
@@ -33,15 +37,14 @@ class GraphWatcher:
         self._domain = domain
         self._collector = Collector(patience)
         self._strangers: Counter[str] = Counter()
-        for topic, callback in (
-                (qos.LEARNER_STATUS, self._on_learner), (qos.ACTOR_STATUS, self._on_actor),
-                (qos.SPACE_SPEC, self._on_space), (qos.DEMO_MANIFEST, self._on_manifest),
-                (qos.EPISODE, self._on_episode)):
-            qos.subscription(node, topic, callback)
+        self._refusals = Refusals(node.get_logger().warning)
+        callbacks = (self._on_learner, self._on_actor, self._on_space, self._on_manifest, self._on_episode)
+        for topic, callback in zip(HEARD, callbacks, strict=True):
+            qos.subscription(node, topic, callback, self._refusals)
 
     def heed_monitor(self) -> None:
         """Take what a monitor of the same namespace has seen before this process came."""
-        qos.subscription(self._node, qos.DIAGNOSTICS, self._on_diagnostics)
+        qos.subscription(self._node, qos.DIAGNOSTICS, self._on_diagnostics, self._refusals)
 
     @property
     def heard_enough(self) -> bool:
@@ -92,10 +95,7 @@ class GraphWatcher:
         self._collector.hear_actor(messages.to_fields(ActorReport, message), _stamp(message), time.time())
 
     def _on_space(self, message) -> None:
-        try:
-            self._collector.hear_space(messages.to_space_spec(message))
-        except DataError as error:
-            self._node.get_logger().warning(f"refused: {error}", throttle_duration_sec=10.0)
+        self._collector.hear_space(messages.to_space_spec(message))
 
     def _on_manifest(self, message) -> None:
         self._collector.hear_manifest(messages.to_fields(DemonstrationManifest, message))
@@ -107,7 +107,8 @@ class GraphWatcher:
         name = status_name(self._node.get_namespace(), RESTARTS)
         for status in message.status:
             if status.name == name:
-                self._collector.hear_restarts({v.key: int(v.value) for v in status.values if v.value.isdecimal()})
+                counts = {v.key: int(v.value) for v in status.values if v.key in NODES and COUNT.fullmatch(v.value)}
+                self._collector.hear_restarts(counts)
 
 
 def status_name(namespace: str, check: str) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from rlpd_ros import msg  # type: ignore[attr-defined]  # generated
 from rlpd_ros.arm.driver import Telemetry
 from rlpd_ros.errors import DataError
+from rlpd_ros.status import ActorReport, ActorState, LearnerReport, LearnerState
 from rlpd_ros.types import (
     Acknowledgement,
     ActionRecord,
@@ -29,12 +30,18 @@ from rlpd_ros.types import (
     TimeStep,
     TransitionRecord,
 )
+from rlpd_ros.untrusted import expect_name, printable
 
 Record = TypeVar("Record")
 
 MAX_FIELDS = 1000  # of a space
-MAX_ELEMENTS = 2**26  # of one field
-MAX_TEXT = 128  # characters of a name, a unit or a frame
+MAX_ELEMENTS = 2**26  # of one field, and of all images of an observation
+MAX_NUMBERS = 10_000  # of a state or an action: what networks are built for
+MAX_RATE = 1e5  # Hz
+MAX_TEXT = 4096  # characters of a text for people
+MAX_ENTRIES = 10_000  # of a list
+SESSIONS = ("session", "learner_session")
+STATES: dict[type, range] = {ActorReport: range(len(ActorState)), LearnerReport: range(len(LearnerState))}
 SECOND = 1_000_000_000  # ns
 
 
@@ -59,17 +66,23 @@ def _from_space_field(f: SpaceField) -> msg.SpaceField:
 def to_space_spec(message: Any) -> SpaceSpec:
     """Read a specification. Raises DataError naming the field that makes no sense, or a wrong fingerprint."""
     spec = SpaceSpec(
-        robot=_text("robot", message.robot), control_rate=message.control_rate, lockstep=bool(message.lockstep),
-        frame_id=_text("frame_id", message.header.frame_id), max_episode_steps=int(message.max_episode_steps),
+        robot=expect_name("space_spec: robot", message.robot, 0), control_rate=message.control_rate,
+        lockstep=bool(message.lockstep), frame_id=expect_name("space_spec: frame_id", message.header.frame_id, 0),
+        max_episode_steps=int(message.max_episode_steps),
         observation=_to_space_fields("observation", message.observation),
         action=_to_space_fields("action", message.action))
-    if not 0 < spec.control_rate < math.inf:
-        raise DataError(f"space_spec: control_rate: expected Hz above 0, found {spec.control_rate}")
+    if not 1.0 / MAX_RATE <= spec.control_rate <= MAX_RATE:
+        raise DataError(f"space_spec: control_rate: expected Hz above 0 and at most {MAX_RATE:g}, found "
+                        f"{spec.control_rate}")
+    for kind, size, limit in (("observation", spec.state_size, MAX_NUMBERS), ("action", spec.action_size, MAX_NUMBERS),
+                              ("images", sum(f.size for f in spec.image_fields), MAX_ELEMENTS)):
+        if size > limit:
+            raise DataError(f"space_spec: {kind}: expected at most {limit} numbers, found {size}")
     if any(f.is_image for f in spec.action):
         raise DataError("space_spec: action: expected float32 fields, found an image")
     if message.fingerprint != spec.fingerprint:
         raise DataError(f"space_spec: fingerprint: expected {spec.fingerprint} for these fields, found "
-                        f"{message.fingerprint[:MAX_TEXT]!r}")
+                        f"'{printable(message.fingerprint)}'")
     return spec
 
 
@@ -79,14 +92,14 @@ def _to_space_fields(kind: str, messages: Any) -> tuple[SpaceField, ...]:
     fields = tuple(_to_space_field(f"{kind}[{i}]", message) for i, message in enumerate(messages))
     names = [f.name for f in fields]
     if len(set(names)) < len(names):
-        raise DataError(f"space_spec: {kind}: expected different names, found {names}")
+        raise DataError(f"space_spec: {kind}: expected different names, found {printable(names)}")
     return fields
 
 
 def _to_space_field(where: str, message: Any) -> SpaceField:
     dimensions = {"float32": 1, "uint8": 3}.get(message.dtype)
     if dimensions is None:
-        raise DataError(f"space_spec: {where}.dtype: expected float32 or uint8, found {message.dtype[:MAX_TEXT]!r}")
+        raise DataError(f"space_spec: {where}.dtype: expected float32 or uint8, found '{printable(message.dtype)}'")
     shape = tuple(int(n) for n in message.shape)
     if len(shape) != dimensions or not 0 < math.prod(shape) <= MAX_ELEMENTS:
         raise DataError(f"space_spec: {where}.shape: expected {dimensions} numbers above 0, their product at most "
@@ -96,8 +109,8 @@ def _to_space_field(where: str, message: Any) -> SpaceField:
     if len(low) != bounds or len(high) != bounds or not all(a <= b for a, b in zip(low, high, strict=True)):
         raise DataError(f"space_spec: {where}: expected {bounds} bounds with low <= high, found low {low[:8]} and high "
                         f"{high[:8]}")
-    return SpaceField(_text(f"{where}.name", message.name), shape, tuple(low), tuple(high),
-                      _text(f"{where}.unit", message.unit), message.dtype)
+    return SpaceField(expect_name(f"space_spec: {where}.name", message.name), shape, tuple(low), tuple(high),
+                      expect_name(f"space_spec: {where}.unit", message.unit, 0), message.dtype)
 
 
 # Observations, actions, transitions
@@ -167,7 +180,7 @@ def to_transition(message: Any, spec: SpaceSpec) -> TransitionRecord:
     """
     if message.space_fingerprint != spec.fingerprint:
         raise DataError(f"space_fingerprint: expected {spec.fingerprint}, found "
-                        f"{message.space_fingerprint[:MAX_TEXT]!r}: it was made in another space")
+                        f"'{printable(message.space_fingerprint)}': it was made in another space")
     final = None
     if len(message.final_state) or len(message.final_images):
         final = _to_observation("final_", message.final_state, message.final_images, spec)
@@ -203,9 +216,11 @@ def from_policy_snapshot(snapshot: PolicySnapshot) -> msg.PolicyParams:
 def to_policy_snapshot(message: Any, spec: SpaceSpec) -> PolicySnapshot:
     """Read a policy for whoever verifies it.
 
-    Raises DataError naming a part of the probe whose size is wrong. A policy for another space has a probe that cannot
-    be taken apart: it comes without images, to be refused by its fingerprint.
+    Raises DataError naming a part of the probe whose size is wrong, or a change that is not finite. A policy for
+    another space has a probe that cannot be taken apart: it comes without images, to be refused by its fingerprint.
     """
+    if not math.isfinite(message.change):
+        raise DataError(f"change: expected a finite number, found {message.change}")
     state, action = np.asarray(message.probe_state, np.float32), np.asarray(message.probe_action, np.float32)
     probe = Observation(state)
     if message.space_fingerprint == spec.fingerprint:
@@ -247,9 +262,29 @@ def from_fields(message_type: type, record: Any, stamp: int = 0) -> Any:
 
 
 def to_fields(record_type: type[Record], message: Any) -> Record:
-    """Read the fields of a dataclass from a message's fields of the same names; sequences become lists."""
-    values = {f.name: getattr(message, f.name) for f in dataclasses.fields(record_type)}  # type: ignore[arg-type]
-    return record_type(**{k: v if isinstance(v, (bool, int, float, str)) else list(v) for k, v in values.items()})
+    """Read the fields of a dataclass from a message's fields of the same names; sequences become lists.
+
+    Texts are made printable and shortened. Raises DataError naming a number that is not finite, a session with an
+    impossible name, a list that is too long or a state that there is not.
+    """
+    values = {f.name: _plain(f.name, getattr(message, f.name))
+              for f in dataclasses.fields(record_type)}  # type: ignore[arg-type]
+    states = STATES.get(record_type)
+    if states is not None and values["state"] not in states:
+        raise DataError(f"state: expected 0 to {states[-1]}, found {values['state']}")
+    return record_type(**values)
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return expect_name(name, value, 0) if name in SESSIONS else printable(value, MAX_TEXT)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DataError(f"{name}: expected a finite number, found {value}")
+    if isinstance(value, (bool, int, float)):
+        return value
+    if len(value) > MAX_ENTRIES:
+        raise DataError(f"{name}: expected at most {MAX_ENTRIES} entries, found {len(value)}")
+    return [_plain(name, entry) for entry in value]
 
 
 # What people look at
@@ -287,7 +322,10 @@ def _set_header(message: Any, stamp: int, frame_id: str = "") -> None:
 
 
 def _stamp(message: Any) -> int:
-    return message.header.stamp.sec * SECOND + message.header.stamp.nanosec
+    stamp = message.header.stamp
+    if not (stamp.sec >= 0 and stamp.nanosec < SECOND):
+        raise DataError(f"stamp: expected a time since 1970, found {stamp.sec} s and {stamp.nanosec} ns")
+    return stamp.sec * SECOND + stamp.nanosec
 
 
 # A new message's arrays are filled in place: assigning an array copies it once or twice more.
@@ -330,8 +368,3 @@ def _source(value: int) -> Source:
         raise DataError(f"source: expected one of {', '.join(f'{s.value} ({s.name})' for s in Source)}, found "
                         f"{value}") from None
 
-
-def _text(name: str, text: str) -> str:
-    if len(text) > MAX_TEXT:
-        raise DataError(f"space_spec: {name}: expected at most {MAX_TEXT} characters, found {len(text)}")
-    return text

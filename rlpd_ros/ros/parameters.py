@@ -5,21 +5,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import zlib
 from array import array
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from rlpd_ros.config import Range, from_mapping
-from rlpd_ros.errors import ConfigError
+from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.settings import NODES
+from rlpd_ros.untrusted import parse_yaml, printable
 
 Config = TypeVar("Config")
 MAX_FILE = 1_000_000  # bytes of a parameter file
@@ -99,19 +98,6 @@ def _descriptor(default: Any, allowed: Range) -> ParameterDescriptor:
     return descriptor
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads numbers as ROS and YAML 1.2 do: 3e-4 is one."""
-
-
-EXPONENT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+.0123456789"))
-
-
-def parse_yaml(text: str) -> Any:
-    """Return the plain values that ``text`` holds, numbers as ROS reads them. Raises yaml.YAMLError."""
-    return yaml.load(text, _Loader)
-
-
 def load_parameter_file(path: str | Path) -> dict[str, dict[str, Any]]:
     """Read a ROS parameter file: node pattern -> parameter -> value, in the file's order.
 
@@ -126,8 +112,8 @@ def load_parameter_file(path: str | Path) -> dict[str, dict[str, Any]]:
         content = parse_yaml(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the parameter file: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: expected YAML: {' '.join(str(error).split())}") from error
+    except (DataError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected YAML: {error}") from error
     sections: dict[str, dict[str, Any]] = {}
     _collect(path, "", {} if content is None else content, sections)
     return sections
@@ -136,7 +122,7 @@ def load_parameter_file(path: str | Path) -> dict[str, dict[str, Any]]:
 def _collect(path: str | Path, prefix: str, content: Any, sections: dict[str, dict[str, Any]]) -> None:
     if not isinstance(content, Mapping):
         raise ConfigError(f"{path}: {prefix or 'top level'}: expected node names with 'ros__parameters' below, found "
-                          f"{content!r}")
+                          f"{printable(repr(content))}")
     for name, below in content.items():
         pattern = f"{prefix}/{str(name).strip('/')}" if prefix else str(name)
         if not isinstance(below, Mapping) or "ros__parameters" not in below:
@@ -145,7 +131,7 @@ def _collect(path: str | Path, prefix: str, content: Any, sections: dict[str, di
         parameters = below["ros__parameters"]
         if len(below) > 1 or not (parameters is None or isinstance(parameters, Mapping)):
             raise ConfigError(f"{path}: {pattern}: expected 'ros__parameters' with names and values, found "
-                              f"{dict(below)!r}")
+                              f"{printable(repr(dict(below)))}")
         sections.setdefault(pattern, {}).update(_flatten(parameters or {}))
 
 

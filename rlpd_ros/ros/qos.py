@@ -25,6 +25,9 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
+from rlpd_ros.errors import DataError
+from rlpd_ros.untrusted import Refusals
+
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 except ImportError:  # Humble
@@ -86,6 +89,17 @@ def camera(name: str) -> Topic:
 _refused: WeakKeyDictionary[Node, dict[str, str]] = WeakKeyDictionary()  # topic -> policy, as the middleware reported
 
 
+def checked(topic: str, callback: Callable[[Any], None], refusals: Refusals) -> Callable[[Any], None]:
+    """Return ``callback`` so that a message that it refuses by DataError is counted in ``refusals``, not raised."""
+    def receive(message: Any) -> None:
+        try:
+            callback(message)
+        except DataError as error:
+            refusals.add(topic, error)
+
+    return receive
+
+
 def publisher(node: Node, topic: Topic, **options: Any) -> Publisher:
     """Publish ``topic`` from ``node``; ``options`` go to ``create_publisher``."""
     events = PublisherEventCallbacks(incompatible_qos=_on_incompatible(node, topic, "a subscriber asks for more"))
@@ -93,8 +107,14 @@ def publisher(node: Node, topic: Topic, **options: Any) -> Publisher:
                                  qos_overriding_options=QoSOverridingOptions.with_default_policies(), **options)
 
 
-def subscription(node: Node, topic: Topic, callback: Callable[[Any], None], **options: Any) -> Subscription:
-    """Subscribe ``node`` to ``topic``; ``options`` go to ``create_subscription``."""
+def subscription(node: Node, topic: Topic, callback: Callable[[Any], None], refusals: Refusals | None = None,
+                 **options: Any) -> Subscription:
+    """Subscribe ``node`` to ``topic``; ``options`` go to ``create_subscription``.
+
+    With ``refusals`` a message for which ``callback`` raises DataError is counted there, and that is all.
+    """
+    if refusals is not None:
+        callback = checked(topic.name, callback, refusals)
     events = SubscriptionEventCallbacks(incompatible_qos=_on_incompatible(node, topic, "a publisher offers less"))
     return node.create_subscription(topic.type, topic.name, callback, topic.qos, event_callbacks=events,
                                     qos_overriding_options=QoSOverridingOptions.with_default_policies(), **options)

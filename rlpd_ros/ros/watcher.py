@@ -8,8 +8,10 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
+from rlpd_ros.enclaves import WATCH, enclave_arguments
 from rlpd_ros.ros import messages, qos
 from rlpd_ros.status import ActorReport, LearnerReport
+from rlpd_ros.untrusted import Refusals
 
 
 class StatusWatcher:
@@ -19,13 +21,15 @@ class StatusWatcher:
         self.learner: LearnerReport | None = None
         self.actor: ActorReport | None = None
         self._context = Context()
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(args=["--ros-args", *enclave_arguments(WATCH, namespace)], context=self._context,
+                   signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node("rlpd_progress", namespace=namespace, context=self._context,
                                        use_global_arguments=False, start_parameter_services=False)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
-        qos.subscription(self._node, qos.LEARNER_STATUS, self._on_learner)
-        qos.subscription(self._node, qos.ACTOR_STATUS, self._on_actor)
+        refusals = Refusals(self._node.get_logger().warning)
+        qos.subscription(self._node, qos.LEARNER_STATUS, self._on_learner, refusals)
+        qos.subscription(self._node, qos.ACTOR_STATUS, self._on_actor, refusals)
 
     def _on_learner(self, message) -> None:
         self.learner = messages.to_fields(LearnerReport, message)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may publish, subscribe and serve what: the policy from which SROS 2 makes the permissions of each enclave.
+
+Its format is that of https://github.com/ros2/sros2/blob/rolling/sros2/sros2/policy/schemas/policy.xsd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+from rlpd_ros.enclaves import WATCH, enclave
+from rlpd_ros.ros import qos
+from rlpd_ros.ros.graph_watcher import HEARD
+
+PARAMETER_SERVICES = ("describe_parameters", "get_parameter_types", "get_parameters", "list_parameters",
+                      "set_parameters", "set_parameters_atomically", "get_type_description")
+
+
+@dataclass(frozen=True)
+class Rights:
+    """What a node may do; every node may also write its log and its parameter events, and serve its parameters."""
+
+    publishes: tuple[qos.Topic, ...] = ()
+    subscribes: tuple[qos.Topic, ...] = ()
+    serves: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
+
+
+RIGHTS: dict[str, Rights] = {
+    "arm_driver": Rights((qos.SPACE_SPEC, qos.OBSERVATION, qos.JOINT_STATES, qos.EE_POSE), (qos.ACTION,),
+                         serves=("reset",)),
+    "demo_loader": Rights((qos.DEMO_MANIFEST, qos.DEMO_TRANSITIONS),
+                          (qos.SPACE_SPEC, qos.TRANSITIONS_ACK, qos.LEARNER_STATUS)),
+    "learner": Rights((qos.POLICY_PARAMS, qos.POLICY_VERSION, qos.TRANSITIONS_ACK, qos.LEARNER_STATUS),
+                      (qos.SPACE_SPEC, qos.TRANSITIONS, qos.DEMO_TRANSITIONS, qos.DEMO_MANIFEST, qos.ACTOR_STATUS,
+                       qos.EPISODE)),
+    "actor": Rights((qos.ACTION, qos.TRANSITIONS, qos.EPISODE, qos.ACTOR_STATUS),
+                    (qos.SPACE_SPEC, qos.OBSERVATION, qos.POLICY_PARAMS, qos.TRANSITIONS_ACK, qos.LEARNER_STATUS,
+                     qos.INTERVENTION), calls=("reset",)),
+    "monitor": Rights((qos.DIAGNOSTICS,), HEARD),
+    "rlpd_doctor": Rights((), (*HEARD, qos.DIAGNOSTICS)),
+    "rlpd_progress": Rights((), (qos.LEARNER_STATUS, qos.ACTOR_STATUS)),
+}
+"""Node -> its rights. The last two are in one enclave: they only listen."""
+WATCHERS = ("rlpd_doctor", "rlpd_progress")
+
+
+def policy_xml(namespace: str = "") -> str:
+    """Return the policy of all nodes in ``namespace``, for ``ros2 security create_permission``."""
+    namespace = "/" + namespace.strip("/")
+    policy = ElementTree.Element("policy", version="0.2.0")
+    enclaves = ElementTree.SubElement(policy, "enclaves")
+    for names in (*((name,) for name in RIGHTS if name not in WATCHERS), WATCHERS):
+        path = enclave(WATCH if names == WATCHERS else names[0], namespace)
+        profiles = ElementTree.SubElement(ElementTree.SubElement(enclaves, "enclave", path=path), "profiles")
+        for name in names:
+            _add_profile(profiles, name, namespace, RIGHTS[name])
+    ElementTree.indent(policy)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(policy, "unicode") + "\n"
+
+
+def _add_profile(profiles: ElementTree.Element, name: str, namespace: str, rights: Rights) -> None:
+    profile = ElementTree.SubElement(profiles, "profile", ns=namespace, node=name)
+    here = f"{namespace.rstrip('/')}/"
+    topics = {"publish": [t.name for t in rights.publishes] + ["/rosout", "/parameter_events"],
+              "subscribe": [t.name for t in rights.subscribes]}
+    services = {"reply": [*rights.serves, *(f"{name}/{service}" for service in PARAMETER_SERVICES)],
+                "request": list(rights.calls)}
+    for kind, each in (("topics", topics), ("services", services)):
+        for right, allowed in each.items():
+            _add_rights(profile, kind, right, (n if n.startswith("/") else here + n for n in allowed))
+
+
+def _add_rights(profile: ElementTree.Element, kind: str, right: str, names: Iterable[str]) -> None:
+    found = list(names)
+    if found:
+        parent = ElementTree.SubElement(profile, kind, {right: "ALLOW"})
+        for name in found:
+            ElementTree.SubElement(parent, kind.removesuffix("s")).text = name
