@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 
 import pytest
 from test_system import Training, expect_nothing_lost
@@ -33,6 +35,14 @@ def test_a_machine_can_have_one_of_the_arms():
     assert actor.remaps["policy_params"] == "/policy_params"
 
 
+def doctor(domain: int, graph) -> str:
+    """Return which check `rlpd doctor` names first."""
+    asked = subprocess.Popen(["rlpd", "doctor", "--json"], stdout=subprocess.PIPE, text=True,
+                             env=os.environ | {"ROS_DOMAIN_ID": str(domain)})
+    graph.until(lambda: asked.poll() is not None)
+    return json.loads(asked.communicate()[0])["verdict"] or ""
+
+
 @pytest.mark.slow
 def test_one_arm_that_crashes_or_stands_still_does_not_disturb_the_other(tmp_path, make_graph):
     arm = make_arm(ArmConfig())
@@ -54,6 +64,8 @@ def test_one_arm_that_crashes_or_stands_still_does_not_disturb_the_other(tmp_pat
 
         until_stored("left", 30)
         until_stored("right", 30)
+        verdict = doctor(training.domain, graph)
+        assert verdict in ("", "utd", "training_starts"), verdict  # nothing is missing, misplaced or unplugged
         os.kill(training.node("actor", "__ns:=/left"), signal.SIGKILL)
         training.expect("left.actor was killed by SIGKILL: starting it again", graph.spin)
         until_stored("right", stored("right") + 30)

@@ -24,6 +24,7 @@ from rlpd_ros.untrusted import Refusals
 
 HEARD = (qos.LEARNER_STATUS, qos.ACTOR_STATUS, qos.SPACE_SPEC, qos.DEMO_MANIFEST, qos.EPISODE)
 TOPICS = tuple(dict.fromkeys([topic for topic, _, _ in WIRES] + list(MARKS.values())))
+ARM_TOPICS = (qos.SPACE_SPEC.name, qos.OBSERVATION.name, qos.ACTION.name)  # in the namespace of each arm
 ENOUGH = 2.2  # s
 COUNT = re.compile("[0-9]{1,6}")
 RESTARTS = "restarts"  # the status by which a monitor tells how often it saw nodes die
@@ -66,25 +67,33 @@ class GraphWatcher:
     def _graph(self, now: float) -> Graph:
         node = self._node
         endpoints, mismatches = [], []
-        for topic in TOPICS:
-            name = node.resolve_topic_name(topic)
+        arms = self._arms()
+        names = [(topic, node.resolve_topic_name(topic)) for topic in TOPICS]
+        names += [(topic, f"{arm}/{topic}") for topic in ARM_TOPICS for arm in arms]
+        for topic, name in names:
             publishers = _known(node.get_publishers_info_by_topic(name))
             subscribers = _known(node.get_subscriptions_info_by_topic(name))
             endpoints += [Endpoint(topic, _name(info), True) for info in publishers]
             endpoints += [Endpoint(topic, _name(info), False) for info in subscribers]
             mismatches += [Mismatch(topic, _name(offered), _name(asked), reason) for offered in publishers
                            for asked in subscribers if (reason := _why_not(offered, asked))]
-        return Graph({e.node: now for e in endpoints}, tuple(endpoints), self._elsewhere(), tuple(mismatches))
+        return Graph({e.node: now for e in endpoints}, tuple(endpoints), self._elsewhere(arms), tuple(mismatches))
 
-    def _elsewhere(self) -> dict[str, str]:
-        """Return the namespaces of nodes of this package that are not in this node's own."""
+    def _arms(self) -> list[str]:
+        """Return the namespaces of the arms, if they have any: those of the actors that report to this one."""
+        actors = self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(qos.ACTOR_STATUS.name))
+        return sorted({info.node_namespace for info in _known(actors)} - {self._node.get_namespace()})
+
+    def _elsewhere(self, arms: list[str]) -> dict[str, str]:
+        """Return the namespaces of nodes of this package that are neither in this node's own nor arms."""
         found = {}
         kinds = {qos_topic: kind for kind, qos_topic in MARKS.items()}
         for name, types in self._node.get_topic_names_and_types():
             namespace, _, topic = name.rpartition("/")
             if topic in kinds and any(t.startswith("rlpd_ros/") for t in types):
                 namespace = namespace or "/"
-                if namespace != self._node.get_namespace() and self._node.get_publishers_info_by_topic(name):
+                ours = namespace in (self._node.get_namespace(), *arms)
+                if not ours and self._node.get_publishers_info_by_topic(name):
                     found[kinds[topic]] = namespace
         return found
 
