@@ -18,12 +18,10 @@ from typing import Any
 import yaml
 from listener import state_digest, step_digest, transition_digest
 
-from rlpd_ros.arm.config import ArmConfig
-from rlpd_ros.arm.factory import make_arm
 from rlpd_ros.cli.runner import command
 from rlpd_ros.graph import Process
 from rlpd_ros.ros import messages
-from rlpd_ros.ros.bags import TransitionLog
+from rlpd_ros.ros.bags import Bag, TransitionLog
 from rlpd_ros.ros.main import PARENT
 from rlpd_ros.runs import RunDirectory
 from rlpd_ros.tables import Row, at_least, at_most, informative
@@ -156,8 +154,8 @@ class Cluster:
 
 def compare(run: RunDirectory, *recordings: Recording) -> list[Row]:
     """Compare what was heard with what is in the run's log, by content."""
-    arm = make_arm(ArmConfig())
-    arm.close()
+    spec = Bag(run.transitions, partial=True).spec()
+    assert spec is not None
     heard: dict[str, list[dict]] = defaultdict(list)
     for recording in recordings:
         recording.update()
@@ -169,10 +167,10 @@ def compare(run: RunDirectory, *recordings: Recording) -> list[Row]:
     seen = {m["stamp"]: m for m in heard["observation"]}
     did = {tuple(m["place"]): m["did"] for m in heard["observation"]}
     wrong = traced = untrue = 0
-    for record in TransitionLog.read(run.transitions, arm.spec):
+    for record in TransitionLog.read(run.transitions, spec):
         key = record.session, record.sequence
         stored[key] += 1
-        digests[key] = transition_digest(messages.from_transition(record, arm.spec))
+        digests[key] = transition_digest(messages.from_transition(record, spec))
         wrong += key in sent and sent[key] != digests[key]
         before = seen.get(record.stamp)
         if before is not None:
