@@ -37,14 +37,14 @@ class Process:
         """Return what people and log files call it: its name, after that of its arm if there are several."""
         return ".".join(part for part in (self.arm, self.name) if part)
 
-
-SHARED = ("transitions", "transitions_ack", "policy_params", "actor_status", "learner_status", "episode")
-"""Topics between the one learner and the actors of all arms."""
-
     @property
     def enclave_arguments(self) -> list[str]:
         """Return the ROS arguments that put it into its enclave, if DDS security is switched on."""
         return enclave_arguments(self.name, self.namespace)
+
+
+SHARED = ("transitions", "transitions_ack", "policy_params", "actor_status", "learner_status", "episode")
+"""Topics between the one learner and the actors of all arms."""
 
 
 def train_graph(run: str | Path, parameter_files: tuple[str, ...] = (), demos: tuple[str, ...] = (),
