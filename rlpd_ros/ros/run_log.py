@@ -18,6 +18,7 @@ from rlpd_ros.ros.bag_reader import Bag
 from rlpd_ros.runs import write_atomically
 from rlpd_ros.settings import LogConfig
 from rlpd_ros.types import SpaceSpec, TransitionRecord
+from rlpd_ros.untrusted import parse_json, printable, read_text
 
 DELETED = "deleted.json"  # what deleted files held, by session
 
@@ -113,12 +114,12 @@ class RunLog:
         if not path.exists():
             return
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(read_text(path))
             self.accounts = {str(name): Account(int(sequence), int(stored))
                              for name, (sequence, stored) in content["sessions"].items()}
             deleting = self.path / Path(content["deleting"]).name
             if deleting.suffix == ".mcap":
                 deleting.unlink(missing_ok=True)  # the process died before it could
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (DataError, OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: expected what deleted files of the log held, found something else: "
-                            f"{' '.join(str(error).split())}") from error
+                            f"{printable(error)}") from error
