@@ -12,7 +12,7 @@ venv := .venv/.installed-$(underlay)
 built := install/.built-$(underlay)
 
 .DEFAULT_GOAL := help
-.PHONY: help build train test faults chaos fuzz soak lint gym-hil clean always
+.PHONY: help build train test bench faults chaos fuzz soak lint gym-hil clean always
 
 help: ## show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 # /p' Makefile | column -t -s '#'
@@ -25,6 +25,9 @@ train: build ## record demonstrations and train the cube task (rlpd train)
 
 test: build ## run the tests
 	@. ./env.sh && pytest $(ARGS)
+
+bench: build ## measure the hot paths on this machine (rlpd bench)
+	@. ./env.sh && rlpd bench $(ARGS)
 
 faults: build ## inject faults into running systems and see what the doctor names
 	@. ./env.sh && python test/faults/suite.py $(ARGS)

@@ -19,13 +19,25 @@ Value = float | int | str | None
 
 @dataclass(frozen=True)
 class Row:
-    """One measured figure, what was asked of it in words, and whether that is met (None: nothing was asked)."""
+    """One measured figure, what was asked of it in words, and whether that is met (None: nothing was asked).
+
+    ``spread``: lowest and highest of the repetitions. ``limit``: what the machine could do at best, in the same unit.
+    """
 
     name: str
     value: Value  # None: it could not be measured
     unit: str
     target: str
     ok: bool | None
+    spread: tuple[float, float] | None = None
+    limit: float | None = None
+
+    @property
+    def share_of_limit(self) -> float | None:
+        """Return how near the figure comes to the limit, 0 to 1, whether high or low is good; None if unknown."""
+        if not isinstance(self.value, (int, float)) or not self.limit or not self.value > 0:
+            return None
+        return min(self.value / self.limit, self.limit / self.value)
 
 
 def at_least(name: str, value: float | None, bound: float, unit: str = "") -> Row:
@@ -59,22 +71,40 @@ def print_table(title: str, rows: Sequence[Row], file: TextIO | None = None) -> 
     terminal = file.isatty()
     table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, title_justify="left",
                   title=Text(title, style="bold"))
-    for header, justify in (("name", "left"), ("value", "right"), ("unit", "left"), ("target", "left"), ("", "left")):
-        table.add_column(header, justify=justify, no_wrap=header != "name")  # type: ignore[arg-type]
-    for row in rows:
+    columns = {"name": [row.name for row in rows], "value": [_text(row.value) for row in rows],
+               "unit": [row.unit for row in rows], "spread": [_spread(row) for row in rows],
+               "speed of light": [_limit(row) for row in rows], "target": [row.target for row in rows]}
+    columns = {header: cells for header, cells in columns.items()
+               if header not in ("spread", "speed of light") or any(cells)}
+    for header in (*columns, ""):
+        table.add_column(header, justify="right" if header == "value" else "left", no_wrap=header != "name")
+    for row, *cells in zip(rows, *columns.values(), strict=True):
         word, style = _VERDICT[row.ok]
-        table.add_row(*(Text(cell) for cell in (row.name, _text(row.value), row.unit, row.target)), Text(word, style))
+        table.add_row(*(Text(cell) for cell in cells), Text(word, style))
     Console(file=file, width=None if terminal else 240).print(table)
+
+
+def _spread(row: Row) -> str:
+    return f"{_text(row.spread[0])} to {_text(row.spread[1])}" if row.spread else ""
+
+
+def _limit(row: Row) -> str:
+    share = row.share_of_limit
+    return "" if row.limit is None else _text(row.limit) + (f" ({share:.0%})" if share is not None else "")
 
 
 _VERDICT = {True: ("ok", "green"), False: ("MISSED", "bold red"), None: ("", "")}
 
 
 def write_report_json(target: str, rows: Sequence[Row], folder: str | Path = "reports") -> Path:
-    """Write ``folder/target.json``: a list of {name, value, unit, target, ok}; return its path."""
+    """Write ``folder/target.json``: a list of {name, value, unit, target, ok}, with spread and limit
+    where there are any; return its path.
+    """
     path = Path(folder) / f"{target}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    plain = [dataclasses.asdict(row) | {"value": _json_value(row.value)} for row in rows]
+    plain = [{name: value for name, value in dataclasses.asdict(row).items()
+              if value is not None or name not in ("spread", "limit")} | {"value": _json_value(row.value)}
+             for row in rows]
     write_atomically(path, json.dumps(plain, indent=2, allow_nan=False) + "\n")
     return path
 

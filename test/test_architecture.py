@@ -23,10 +23,11 @@ LAYERS = (
     {"nodes", "record"},
     {"preparation"},
     {"graph"},
+    {"bench"},
     {"cli"},
 )
 """A part knows the lines above its own, and nothing of its neighbours."""
-ROS_PARTS = {"ros", "nodes", "graph", "cli"}
+ROS_PARTS = {"ros", "nodes", "graph", "bench", "cli"}
 ROS_PACKAGES = {"rclpy", "launch", "launch_ros", "std_msgs", "std_srvs", "sensor_msgs", "geometry_msgs"}
 NOT_FOR = {"ros": {"actor", "learner", "driver", "report"}}  # adapters convert; they do not know the logic
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -93,7 +94,7 @@ def test_the_messages_are_found_from_any_folder(folder):
 
 
 def test_every_source_has_its_licence():
-    patterns = ("*.py", "test/*.py", "bench/*.py", "launch/*.py", "rlpd_ros/**/*.py", "scripts/*", "config/**/*.yaml",
+    patterns = ("*.py", "test/*.py", "launch/*.py", "rlpd_ros/**/*.py", "scripts/*", "config/**/*.yaml",
                 ".github/**/*.yaml", ".ci/run", "Makefile", "env.sh", "CMakeLists.txt", "pyproject.toml")
     files = {path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}
     assert len(files) > 20

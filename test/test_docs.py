@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 READMES = (ROOT / "README.md", ROOT / "README.zh.md")
 CODE = [*ROOT.glob("rlpd_ros/**/*.py"), *ROOT.glob("scripts/*.sh")]
-FOLDERS = "rlpd_ros(?!/msg/)|config|docs|examples|test|bench|msg|launch|scripts|requirements"
+FOLDERS = "rlpd_ros(?!/msg/)|config|docs|examples|test|msg|launch|scripts|requirements"
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 each_readme = pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``rlpd train | record | eval | report | doctor | security``."""
+"""The command line: ``rlpd train | record | eval | report | doctor | security | bench``."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_doctor(commands)
     _add_security(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -99,6 +100,14 @@ def _add_security(commands) -> None:
     parser.add_argument("file", metavar="FILE", help="the policy to write (XML)")
     parser.add_argument("--namespace", default="", help="of all nodes")
     parser.set_defaults(run_command=_security)
+
+
+def _add_bench(commands) -> None:
+    parser = commands.add_parser("bench", help="measure the hot paths on this machine, beside what it could do at best")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these benchmarks (default: all)")
+    parser.add_argument("--quick", action="store_true", help="few and short repetitions: to see that all of it works")
+    parser.add_argument("--out", default="reports", metavar="FOLDER", help="for bench.json (default: %(default)s)")
+    parser.set_defaults(run_command=_lazily("bench"))
 
 
 def _lazily(module: str):

@@ -3,48 +3,45 @@
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from rlpd_ros.arm.config import MujocoArmConfig
 from rlpd_ros.arm.mujoco_arm import MujocoArm
-from rlpd_ros.tables import Row, at_least, at_most, informative, print_table
+from rlpd_ros.bench.timing import Effort, high
+from rlpd_ros.tables import Row, at_least, at_most
 from rlpd_ros.types import Observation
 
-STEPS = 1_000  # per timing
-REPETITIONS = 5
-EPISODES = 200
 NOISE = 0.2  # of the expert, as when demonstrations are recorded
 
 Choose = Callable[[Observation], np.ndarray]
 
 
-def steps_per_second(arm: MujocoArm, choose: Choose, clock: Callable[[], float]) -> float:
-    """Time STEPS control steps by ``clock``, resets included and ``choose`` excluded."""
+def steps_per_second(arm: MujocoArm, choose: Choose, clock: Callable[[], float], steps: int) -> float:
+    """Time ``steps`` control steps by ``clock``, resets included and ``choose`` excluded."""
     observation, choosing = arm.reset(seed=0), 0.0
     start = clock()
-    for _ in range(STEPS):
+    for _ in range(steps):
         asked = clock()
         action = choose(observation)
         choosing += clock() - asked
         result = arm.step(action)
         observation = arm.reset() if result.terminated or result.truncated else result.observation
-    return STEPS / (clock() - start - choosing)
+    return steps / (clock() - start - choosing)
 
 
-def expert_episodes(arm: MujocoArm, choose: Choose) -> tuple[float, float]:
+def expert_episodes(arm: MujocoArm, choose: Choose, episodes: int) -> tuple[float, float]:
     """Return the share of successes, %, and the mean number of steps of an episode."""
     successes, steps = 0, 0
-    for seed in range(EPISODES):
+    for seed in range(episodes):
         observation, over = arm.reset(seed), False
         while not over:
             result = arm.step(choose(observation))
             observation, over, steps = result.observation, result.terminated or result.truncated, steps + 1
         successes += result.success
-    return 100.0 * successes / EPISODES, steps / EPISODES
+    return 100.0 * successes / episodes, steps / episodes
 
 
 def tracking_errors(arm: MujocoArm) -> np.ndarray:
@@ -62,27 +59,23 @@ def tracking_errors(arm: MujocoArm) -> np.ndarray:
     return np.array(errors)
 
 
-def measure() -> list[Row]:
-    arm, rng = MujocoArm(MujocoArmConfig()), np.random.default_rng(0)
-    ways: dict[str, Choose] = {"expert": arm.expert(NOISE), "random": lambda _: rng.uniform(-1, 1, 4)}
+def arm(effort: Effort) -> Iterator[Row]:
+    """Yield control steps per second, the expert's success, and how well the tool follows its commands."""
+    simulated, rng = MujocoArm(MujocoArmConfig()), np.random.default_rng(0)
+    ways: dict[str, Choose] = {"expert": simulated.expert(NOISE), "random": lambda _: rng.uniform(-1, 1, 4)}
     # by processor time, which other processes on the machine take less from than from wall time
     clocks = {"processor": time.thread_time, "wall": time.perf_counter}
     rates: dict[tuple[str, str], list[float]] = {(way, clock): [] for clock in clocks for way in ways}
-    for _ in range(1 + REPETITIONS):  # interleaved, so that other load meets all of them
+    for _ in range(1 + effort.repetitions):  # interleaved, so that other load meets all of them
         for (way, clock), measured in rates.items():
-            measured.append(steps_per_second(arm, ways[way], clocks[clock]))
-    median = {key: statistics.median(measured[1:]) for key, measured in rates.items()}
-    rows = [at_least(f"control steps, {way} actions, processor time", median[way, "processor"], 1_500, "1/s")
-            for way in ways]
-    rows += [informative(f"control steps, {way} actions, wall time", median[way, "wall"], "1/s") for way in ways]
+            measured.append(steps_per_second(simulated, ways[way], clocks[clock], effort.samples))
+    for (way, clock), measured in rates.items():
+        yield high(f"simulated arm: control steps, {way} actions, {clock} time", measured[1:], "1/s",
+                   1_500 if clock == "processor" else None)
     for noise in (0.0, NOISE):
-        success, steps = expert_episodes(arm, arm.expert(noise))
-        rows += [at_least(f"expert's success, noise {noise:g}", success, 100.0, "%"),
-                 at_most(f"expert's steps, noise {noise:g}", steps, 30.0, "1")]
-    errors = tracking_errors(arm)
-    return [*rows, at_most("tool's tracking error, median", float(np.median(errors)), 1.0, "mm"),
-            at_most("tool's tracking error, 99 %", float(np.percentile(errors, 99)), 5.0, "mm")]
-
-
-if __name__ == "__main__":
-    print_table("simulated arm", measure())
+        success, steps = expert_episodes(simulated, simulated.expert(noise), effort.samples // 5)
+        yield at_least(f"simulated arm: expert's success, noise {noise:g}", success, 100.0, "%")
+        yield at_most(f"simulated arm: expert's steps, noise {noise:g}", steps, 30.0, "1")
+    errors = tracking_errors(simulated)
+    yield at_most("simulated arm: tool's tracking error, median", float(np.median(errors)), 1.0, "mm")
+    yield at_most("simulated arm: tool's tracking error, 99 %", float(np.percentile(errors, 99)), 5.0, "mm")
