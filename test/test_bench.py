@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlpd_ros.bench import guard, learning, suite
+from rlpd_ros.bench import guard, learning, suite, transport
 from rlpd_ros.bench.timing import Effort, durations, high, low, percentiles, rates
 from rlpd_ros.cli import main
 from rlpd_ros.errors import ConfigError, DataError
@@ -80,10 +80,10 @@ def test_the_command_prints_one_table_and_writes_one_file(name, tmp_path, capsys
     assert all(row["name"] in printed and row["value"] > 0 and row["limit"] > 0 for row in judged)
 
 
-@pytest.mark.parametrize("name", ["loop", "transitions"])
-def test_messages_go_to_real_nodes_and_back(name, domain):
-    rows = suite.run([name], SHORT, lambda name: None)
-    assert all(row.value > 0 for row in rows if row.target)  # type: ignore[operator]
+def test_observations_go_to_a_real_actor_and_actions_come_back(domain):
+    rows = list(transport.loop(SHORT))
+    assert [row.name[-3:] for row in rows] == ["p50", "p99"]
+    assert all(row.value > 0 for row in rows)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("path", guard.PATHS)

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import rclpy
@@ -85,19 +84,3 @@ class Bench:
 
 def _yaml(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=2**31).strip().removesuffix("\n...")
-
-
-@contextlib.contextmanager
-def process_group(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run ``command``; end it, and the processes that it started, with the context."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30.0)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()

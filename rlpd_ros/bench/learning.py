@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
-import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,10 +14,12 @@ import jax
 import numpy as np
 
 from rlpd_ros.bench.machine import copy_rates, speed_of_light
+from rlpd_ros.bench.processes import begin, result
 from rlpd_ros.bench.timing import Effort, durations, high, low, percentiles, rates
 from rlpd_ros.bench.workload import ACTIONS, BATCH, STATES, filled_buffer, observation, space, transition
 from rlpd_ros.data.replay_buffer import symmetric_batches
 from rlpd_ros.rl.agent import Agent
+from rlpd_ros.rl.compilation import compute_in_place, keep_compiled
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 from rlpd_ros.rl.policy import Policy
 from rlpd_ros.tables import Row
@@ -86,17 +85,9 @@ def scaling(effort: Effort) -> Iterator[Row]:
             yield high(f"learner, 2 critics, UTD 2, {name} {value:,}: critic steps", measured, "1/s", limit=limit)
 
 
-COMPILE = """
-import json, sys
-from rlpd_ros.bench.learning import first_update
-from rlpd_ros.rl.compilation import keep_compiled
-keep_compiled()
-print(json.dumps(first_update(json.loads(sys.argv[1]))))
-"""
-
-
 def first_update(settings: dict[str, Any]) -> float:
     """Return how long the first update takes longer than the second, in s: tracing and compiling."""
+    keep_compiled()
     spec, rng = space(), np.random.default_rng(0)
     buffer = filled_buffer(spec, BATCH, BATCH)
     agent = Agent.create(spec, PolicyConfig(), AgentConfig(**settings), 0)
@@ -117,9 +108,7 @@ def compilation(effort: Effort) -> Iterator[Row]:
     for _ in range(min(3, effort.repetitions)):
         with tempfile.TemporaryDirectory() as cache:
             for measured in times.values():
-                run = subprocess.run([sys.executable, "-c", COMPILE, json.dumps(RLPD)], check=True, text=True,
-                                     stdout=subprocess.PIPE, env=os.environ | {"JAX_COMPILATION_CACHE_DIR": cache})
-                measured.append(float(run.stdout))
+                measured.append(result(begin(first_update, RLPD, JAX_COMPILATION_CACHE_DIR=cache)))
     for (how, measured), target in zip(times.items(), (4.0, 1.0), strict=True):
         yield low(f"compile the UTD-20 update, {how}", measured, "s", target)
 
@@ -143,18 +132,23 @@ def replay(effort: Effort) -> Iterator[Row]:
 
 
 def acting(effort: Effort) -> Iterator[Row]:
-    """Yield the time to choose an action, drawn and greedy."""
-    spec, rng = space(), np.random.default_rng(0)
-    policy = Policy(spec, PolicyConfig())
-    policy.compile()
+    """Yield the time to choose an action, drawn and greedy, in a process that computes as an actor does."""
+    limit = 1e-6 * Policy(space(), PolicyConfig()).data_size
+    limit /= max(copy_rates(Effort(3, 0.05, 0), int(1e6 * limit)))  # every weight is read once
+    for how, seconds in zip(("drawn", "greedy"), result(begin(action_times, 5 * effort.samples)), strict=True):
+        yield from percentiles(f"act, {how}", np.array(seconds), (0.06, 0.15), limit)
+
+
+def action_times(samples: int) -> list[list[float]]:
+    """Return how long each of ``samples`` actions took, in s: drawn, then greedy ones."""
+    compute_in_place()
+    spec, effort = space(), Effort(1, 0, samples)
+    policy, seen, key = Policy(spec, PolicyConfig()), observation(spec, np.random.default_rng(0)), jax.random.PRNGKey(0)
     params = policy.init(0)
-    seen, key = observation(spec, rng), jax.random.PRNGKey(0)
-    many = Effort(1, 0, 5 * effort.samples)
-    limit = 1e-6 * policy.data_size / max(copy_rates(Effort(3, 0.05, 0), policy.data_size))  # reads every weight once
+    gc.freeze()
 
     def sample() -> None:
         nonlocal key
         _, key = policy.sample(params, seen, key)
 
-    yield from percentiles("act, drawn", durations(sample, many), (0.06, 0.15), limit)
-    yield from percentiles("act, greedy", durations(lambda: policy.mode(params, seen), many), (0.06, 0.15), limit)
+    return [durations(sample, effort).tolist(), durations(lambda: policy.mode(params, seen), effort).tolist()]

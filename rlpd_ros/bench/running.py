@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from rlpd_ros.arm.config import ArmConfig
-from rlpd_ros.bench.graph import Bench, process_group
+from rlpd_ros.bench.graph import Bench
+from rlpd_ros.bench.processes import process_group
 from rlpd_ros.bench.timing import Effort, high, low
 from rlpd_ros.record import record_demonstrations
 from rlpd_ros.ros import messages, qos

@@ -45,6 +45,6 @@ def run(names: Sequence[str], effort: Effort, tell: Callable[[str], None]) -> li
             tell(name)
             try:
                 rows.extend(benchmark(effort))
-            except DataError as error:
+            except (DataError, RuntimeError) as error:
                 rows.append(at_most(f"{name}: {error}", None, 0))
     return rows

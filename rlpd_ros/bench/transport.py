@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,6 +11,7 @@ import numpy as np
 
 from rlpd_ros.bench.graph import Bench
 from rlpd_ros.bench.machine import socket_rates, speed_of_light
+from rlpd_ros.bench.processes import begin, result
 from rlpd_ros.bench.timing import Effort, high, low, percentiles
 from rlpd_ros.bench.workload import ACTIONS, observation, records, space
 from rlpd_ros.data.outbox import Outbox
@@ -83,13 +81,6 @@ def actors(effort: Effort) -> Iterator[Row]:
         yield high(f"transitions to the learner's disk, {number} actors, all together", [rate], "1/s")
 
 
-SENDER = """
-import json, sys
-from rlpd_ros.bench.transport import send
-print(json.dumps(send(*json.loads(sys.argv[1]))))
-"""
-
-
 def _transitions_rate(senders: int, images: int, count: int) -> float:
     spec = space(images, lockstep=False)
     with tempfile.TemporaryDirectory() as folder, Bench() as bench:
@@ -100,9 +91,8 @@ def _transitions_rate(senders: int, images: int, count: int) -> float:
         else:
             bench.start("nodes.learner", run=str(run.path), require_demonstrations=False, training_starts=10**9,
                         hidden_dims=[8], critic_hidden_dims=[8])
-        processes = [subprocess.Popen([sys.executable, "-c", SENDER, json.dumps([f"actor-{i}", images, count])],
-                                      stdout=subprocess.PIPE, text=True) for i in range(senders)]
-        times = [json.loads(process.communicate()[0]) for process in processes]
+        processes = [begin(send, f"actor-{i}", images, count) for i in range(senders)]
+        times = [result(process) for process in processes]
     return senders * count / (max(end for _, end in times) - min(begin for begin, _ in times))
 
 

@@ -7,6 +7,7 @@ import argparse
 import sys
 
 from rlpd_ros.cli.runner import ros_domain
+from rlpd_ros.ros.middleware import use_profile
 from rlpd_ros.tables import all_ok, print_table, write_report_json
 
 
@@ -18,6 +19,7 @@ def main(options: argparse.Namespace) -> int:
 
     keep_compiled()
     with ros_domain():
+        use_profile()
         rows = run(options.names, QUICK if options.quick else FULL,
                    lambda name: print(f"measuring: {name}", file=sys.stderr, flush=True))
     print_table("Benchmarks, quick" if options.quick else "Benchmarks", rows)

@@ -13,6 +13,7 @@ from rlpd_ros.cli.runner import Runner, ros_domain
 from rlpd_ros.errors import INTERRUPTED, USER_ERROR, ConfigError
 from rlpd_ros.graph import Process, train_graph
 from rlpd_ros.preparation import prepare_run, resolve, resume_run
+from rlpd_ros.ros.middleware import use_profile
 from rlpd_ros.runs import RunDirectory, write_atomically
 from rlpd_ros.status import LearnerState
 
@@ -24,6 +25,7 @@ def main(options: argparse.Namespace) -> int:
     if len(set(options.arms)) < len(options.arms):
         raise ConfigError(f"--arms: expected different names, found {' '.join(options.arms)}")
     with ros_domain(local=not options.across_hosts) as domain:
+        use_profile()
         earlier = _parameters_of(options.resume)
         run, demos = _resume(options) if options.resume else _begin(options)
         processes = train_graph(run.path, (str(run.parameters),), demos, tuple(options.nodes), options.namespace,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 
@@ -13,7 +14,7 @@ from std_srvs.srv import Trigger
 from rlpd_ros.actor import Actor
 from rlpd_ros.data.sender import Sender
 from rlpd_ros.errors import ConfigError, DataError
-from rlpd_ros.rl.compilation import keep_compiled
+from rlpd_ros.rl.compilation import compute_in_place, keep_compiled
 from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.policy import Policy
 from rlpd_ros.ros import messages, qos, spools
@@ -73,6 +74,7 @@ class ActorNode(Node):
             self._actor.sender.close()
             self._session = new_session(self._name)
         policy.compile()  # now, so that no control step waits for it
+        gc.freeze()  # nor for a search through all that the compiler left behind
         self._actor = Actor(self._config, policy, spec, self, self._sender(spec), time.monotonic, wall_ns)
         self.say(f"space {spec.fingerprint} of {spec.robot}, network {policy.fingerprint}: waiting for a policy")
         if self._early_policy is not None:
@@ -181,6 +183,7 @@ class ActorNode(Node):
 
 def main() -> int:
     keep_compiled()
+    compute_in_place()
     return run_node(ActorNode)
 
 

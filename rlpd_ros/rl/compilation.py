@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled programs survive the process that compiled them: a second start need not wait for the compiler."""
+"""How JAX compiles and computes in a process: programs are kept for later ones, and an actor computes in place."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ def keep_compiled() -> None:
             return
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def compute_in_place() -> None:
+    """Compute where the call is made: handing a small network to another thread takes longer than computing it.
+
+    For a process that awaits every result, such as the actor. To be called before JAX computes anything.
+    """
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def _processor() -> str:

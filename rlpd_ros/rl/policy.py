@@ -70,7 +70,7 @@ class Policy:
 
     def serialize(self, params: Params) -> bytes:
         """Return the parameters as float32, little-endian, row-major, in the order of their paths."""
-        return b"".join(np.asarray(leaf, "<f4").tobytes() for leaf in jax.tree.leaves(params))
+        return b"".join(np.ascontiguousarray(leaf, "<f4").data for leaf in jax.tree.leaves(params))
 
     def deserialize(self, data: bytes) -> Params:
         """Undo ``serialize``. Raises DataError if the size is wrong or a value is not finite."""
