@@ -14,6 +14,7 @@ from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
 
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.factory import make_arm
+from rlpd_ros.bench.suite import BENCHMARKS
 from rlpd_ros.cli import _parser
 from rlpd_ros.diagnosis import LANGUAGES, troubleshooting_rows
 from rlpd_ros.preparation import Configurations, preset_file, resolve
@@ -181,6 +182,11 @@ def described(topic: qos.Topic) -> str:
     words = ["reliable" if profile.reliability == QoSReliabilityPolicy.RELIABLE else "best effort"]
     words += ["latched"] if profile.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL else []
     return ", ".join([*words, str(profile.depth)])
+
+
+def test_the_table_of_benchmarks_is_that_of_the_code():
+    table = next(table for table in tables(ROOT / "docs" / "performance.md") if table[0][0] == "Benchmark")
+    assert [row[0].strip("`") for row in table[1:]] == [name for name in BENCHMARKS if name != "machine"]
 
 
 def test_the_drawing_shows_the_topics_that_there_are():
