@@ -136,13 +136,15 @@ def loop(effort: Effort) -> Iterator[Row]:
         answered: dict[int, float] = {}
         qos.subscription(bench.node, qos.ACTION, lambda m: answered.__setitem__(
             messages.to_action(m).step, time.perf_counter()))
+        ready: set[int] = set()  # versions that the actor acts on
+        qos.subscription(bench.node, qos.ACTOR_STATUS, lambda m: ready.add(m.applied_version))
         observations, policies = (qos.publisher(bench.node, topic) for topic in (qos.OBSERVATION, qos.POLICY_PARAMS))
         bench.announce(spec)
         policies.publish(messages.from_policy_snapshot(make_snapshot(
             network, network.init(0), spec, observation(spec, rng), session="learner-bench", version=1,
             gradient_step=0, stamp=time.time_ns())))
         bench.start("nodes.actor", resend_period=1000.0)
-        bench.until(observations.get_subscription_count, "the actor")
+        bench.until(lambda: 1 in ready and observations.get_subscription_count(), "the actor to have its policy")
         sent = np.empty(effort.samples + effort.samples // 10)
         for step in range(len(sent)):
             message = messages.from_time_step(_time_step(spec, step, rng), spec)
