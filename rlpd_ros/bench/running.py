@@ -16,11 +16,13 @@ from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.bench.graph import Bench
 from rlpd_ros.bench.processes import process_group
 from rlpd_ros.bench.timing import Effort, high, low
+from rlpd_ros.errors import DataError
 from rlpd_ros.record import record_demonstrations
 from rlpd_ros.ros import messages, qos
 from rlpd_ros.runs import RunDirectory
 from rlpd_ros.tables import Row
 
+RLPD = "import sys; from rlpd_ros.cli import main; sys.exit(main())"
 RATES = {10: 0.1, 50: 0.5, 100: 1.0}  # Hz -> % of control periods without an answer in time
 
 
@@ -80,6 +82,8 @@ def _first_action(options: list[str]) -> float:
     with Bench() as bench:
         qos.subscription(bench.node, qos.ACTION, lambda _: acted.append(time.monotonic()))
         began = time.monotonic()
-        with process_group([sys.executable, "-m", "rlpd_ros.cli", "train", *options]):
-            bench.until(lambda: acted, "the first action")
+        with process_group([sys.executable, "-c", RLPD, "train", *options]) as process:
+            bench.until(lambda: acted or process.poll() is not None, "the first action")
+    if not acted:
+        raise DataError(f"benchmark: rlpd train {' '.join(options)} ended without an action")
     return acted[0] - began
