@@ -26,7 +26,7 @@ def log(effort: Effort) -> Iterator[Row]:
         for policy in ("never", "period", "always"):
             with tempfile.TemporaryDirectory() as path:
                 run_log = RunLog(Path(path, "log"), spec, LogConfig(log_sync=policy), 10**6)
-                spent = []
+                spent: list[float] = []
                 began = time.perf_counter()
                 while time.perf_counter() - began < seconds:
                     record = make_record(spec, len(spent) + 1)

@@ -66,6 +66,7 @@ def outbox(effort: Effort) -> Iterator[Row]:
                 os.pwrite = write
                 if spool is not None:
                     spool.close(10.0)
-            yield from (at_most(f"outbox, {name}, {case}: {what}", float(value), limit, "ms") for what, value, limit in (
-                ("median", np.median(spent), 1.0), ("99 %", np.percentile(spent, 99), 2.0),
-                ("longest", spent.max(), 20.0), ("processor time, pacing included", cpu, 5.0)))
+            for what, value, limit in (
+                    ("median", np.median(spent), 1.0), ("99 %", np.percentile(spent, 99), 2.0),
+                    ("longest", spent.max(), 20.0), ("processor time, pacing included", cpu, 5.0)):
+                yield at_most(f"outbox, {name}, {case}: {what}", float(value), limit, "ms")
