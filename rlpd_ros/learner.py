@@ -30,6 +30,7 @@ from rlpd_ros.untrusted import expect_name
 ALIVE = 3.0  # s after which an actor that says nothing is not counted any more
 MAX_ACTORS = 256  # that may live at a time: bounds what strangers can claim
 UNLIMITED = 2**63 - 1
+HIGHEST = 2**32 - 1  # version of an actor that the status can tell, whatever an actor claims
 REMEDY = ("Training has stopped and the last policy stays out; look for huge observations or rewards, or lower the "
           "learning rates")
 PUBLISHED = 20  # newest policies that are remembered, besides those that actors act on
@@ -391,7 +392,7 @@ class Learner:
         report.actors_stored = [account.stored for account in accounts]
         report.actors_duplicate = [account.duplicates for account in accounts]
         report.actors_rejected = [account.rejected for account in accounts]
-        report.actors_version = [actors[session].applied_version for session in report.actors]
+        report.actors_version = [min(actors[session].applied_version, HIGHEST) for session in report.actors]
         report.actors_data_age = [now - account.stored_at if math.isfinite(account.stored_at) else -1.0
                                   for account in accounts]
 

@@ -25,6 +25,7 @@ from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.checkpoint import CheckpointStore
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 from rlpd_ros.rl.policy import Policy, verify
+from rlpd_ros.ros import messages, qos
 from rlpd_ros.ros.bags import TransitionLog
 from rlpd_ros.settings import ActorConfig, LearnerConfig
 from rlpd_ros.status import ActorReport, LearnerState
@@ -759,8 +760,10 @@ def test_the_status_counts_each_actor_for_itself() -> None:
     assert report.actors_version == [0, 3, 4]
     assert report.actors_data_age == [-1.0, 2.0, 0.0]
     world.now += 10.0
-    world.hear("left-1")
-    assert world.learner.status().actors == ["left-1"]
+    world.hear("left-1", 2**63)  # a claim that must not end the learner
+    report = world.learner.status()
+    assert report.actors == ["left-1"]
+    messages.from_fields(qos.LEARNER_STATUS.type, report)
 
 
 # Resuming

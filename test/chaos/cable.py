@@ -97,10 +97,10 @@ def carry(names: list[str]) -> None:
         first = min((queue[0][0] for queue in waiting.values() if queue), default=now + 1.0)
         readable, _, _ = select.select([*ends, 0], [], [], max(0.0, first - now))
         if 0 in readable:
-            line = sys.stdin.readline()
-            if not line:
+            lines = os.read(0, 4096).splitlines()  # not through a buffer: select would not see what waits in it
+            if not lines:
                 return
-            loss, delay, jitter = map(float, line.split())
+            loss, delay, jitter = map(float, lines[-1].split())
         now = time.monotonic()
         for end in set(readable) & set(ends):
             frame, queue = os.read(end, FRAME), waiting[other[end]]
