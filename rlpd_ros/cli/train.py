@@ -83,13 +83,20 @@ def _watch(run: RunDirectory, processes: list[Process], namespace: str, display:
     """Return the exit status of the graph, of a learner elsewhere too; INTERRUPTED after Ctrl-C or SIGTERM."""
     from rlpd_ros.ros.watcher import StatusWatcher  # after the domain is set
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupted = False
+
+    def interrupt(*_: object) -> None:  # and nothing else: a second Ctrl-C must not leave it half done
+        nonlocal interrupted
+        interrupted = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     runner = Runner(processes, run.logs, display.echo)
     saving: set[str] = set()
     here = any(process.name == "learner" for process in processes)
     try:
         with StatusWatcher(namespace) as watcher:
-            while (status := runner.poll()) is None:
+            while not interrupted and (status := runner.poll()) is None:
                 watcher.spin(0.1)
                 if watcher.actor:
                     display.show_actor(watcher.actor)
@@ -103,13 +110,9 @@ def _watch(run: RunDirectory, processes: list[Process], namespace: str, display:
                     if watcher.learner.state == LearnerState.FINISHED and not here:
                         display.echo("rlpd", f"the learner, on {watcher.learner.host}, has finished")
                         return 0
-            return status
-    except KeyboardInterrupt:
-        return INTERRUPTED
+        return INTERRUPTED if interrupted or status is None else status
     finally:
         began = time.monotonic()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave it half done
         runner.stop(saving)
         display.echo("rlpd", f"everything stopped within {time.monotonic() - began:.1f} s")
 

@@ -276,6 +276,8 @@ def to_fields(record_type: type[Record], message: Any) -> Record:
 
 
 def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, np.ndarray):  # of a message out of a bag
+        value = value.tolist()
     if isinstance(value, str):
         return expect_name(name, value, 0) if name in SESSIONS else printable(value, MAX_TEXT)
     if isinstance(value, float) and not math.isfinite(value):
