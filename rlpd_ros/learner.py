@@ -399,7 +399,8 @@ class Learner:
     def status(self) -> LearnerReport:
         """Bring the report up to date and return it."""
         report = self.report
-        self.intake.to_acknowledge.update(self._live_actors())  # a receipt that got lost is repeated
+        # A receipt that got lost is repeated; a loader that an earlier learner had served waits for one.
+        self.intake.to_acknowledge.update(self._live_actors(), self.intake.incomplete_loaders())
         report.state, report.text = self._describe()
         report.online_buffer_size, report.demo_buffer_size = len(self.online), len(self.demos)
         self._count_by_actor()

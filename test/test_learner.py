@@ -356,6 +356,22 @@ def test_a_new_actor_is_given_a_receipt_and_so_a_budget() -> None:
 # Demonstrations
 
 
+def test_a_loader_whose_receipt_was_lost_is_given_another() -> None:
+    world = World()
+    world.intake.expect_demonstrations("demos-1", 2)
+    world.learner.service()
+    world.acks.clear()
+    world.learner.status()
+    world.learner.service()
+    assert world.acks["demos-1"].sequence == 0
+    world.demonstrate(2)
+    world.learner.service()
+    world.acks.clear()
+    world.learner.status()
+    world.learner.service()
+    assert world.acks == {}  # it has everything
+
+
 def waiting(world: World) -> str:
     report = world.learner.status()
     assert report.state == LearnerState.WAITING_FOR_DEMONSTRATIONS

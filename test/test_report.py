@@ -159,7 +159,7 @@ def test_a_finished_run_shows_its_outcome_and_every_panel(run):
     assert "Outcome: the target of 95 % was reached." in report.text
     assert "95 % interval: 90 to 100 %" in report.text
     assert "Preset rlpd seed 3" in report.text
-    assert report.tags.count("svg") == report.tags.count("figure") == 11
+    assert report.tags.count("svg") == report.tags.count("figure") == 12
     assert "To notice" not in report.text
     for label in ("environment steps", "gradient steps", "age (ms)", "entropy (nats)", "updates per second"):
         assert label in report.text
@@ -188,7 +188,7 @@ def test_an_empty_run_says_so(run):
     assert "The learner has logged nothing" in report.text
     assert "parameters.yaml is missing" in report.text
     assert "svg" not in report.tags
-    assert report.tags.count("figure") == 11
+    assert report.tags.count("figure") == 12
 
 
 def test_a_run_in_progress_tells_what_there_is(run, writer):

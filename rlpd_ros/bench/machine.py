@@ -27,7 +27,7 @@ def describe(effort: Effort) -> Iterator[Row]:
     yield informative("processor", _processor())
     yield informative("cores", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     yield informative("memory", round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1), "GB")
-    yield informative("system", f"{platform.system()} {platform.release()}, Python {platform.python_version()}, "
+    yield informative("system", f"{os.uname().sysname} {platform.release()}, Python {platform.python_version()}, "
                                 f"JAX {jax.__version__} on {jax.devices()[0].device_kind}")
     yield informative("load average, 1 min", round(os.getloadavg()[0], 2))
     for ensemble in (1, 10):

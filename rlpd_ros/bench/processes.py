@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from rlpd_ros.untrusted import parse_json
+
 _CALL = """
 import importlib, json, sys
 module, function, arguments = json.loads(sys.argv[1])
@@ -31,7 +33,7 @@ def result(process: subprocess.Popen[str]) -> Any:
     output = process.communicate()[0]
     if process.returncode:
         raise RuntimeError(f"benchmark: a process ended with status {process.returncode}")
-    return json.loads(output.splitlines()[-1])
+    return parse_json(output.splitlines()[-1])
 
 
 @contextlib.contextmanager

@@ -85,7 +85,7 @@ def _watch(run: RunDirectory, processes: list[Process], namespace: str, display:
 
     interrupted = False
 
-    def interrupt(*_: object) -> None:  # and nothing else: a second Ctrl-C must not leave it half done
+    def interrupt(*_: object) -> None:  # and nothing else: an exception could leave it half done
         nonlocal interrupted
         interrupted = True
 
@@ -112,6 +112,8 @@ def _watch(run: RunDirectory, processes: list[Process], namespace: str, display:
                         return 0
         return INTERRUPTED if interrupted or status is None else status
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # also while the interpreter ends
         began = time.monotonic()
         runner.stop(saving)
         display.echo("rlpd", f"everything stopped within {time.monotonic() - began:.1f} s")

@@ -145,6 +145,10 @@ class Intake:
             self._expected[session] = total
             self.to_acknowledge.add(session)
 
+    def incomplete_loaders(self) -> list[str]:
+        """Return the sessions of demo loaders from which something is still to come."""
+        return [session for session, total in self._expected.items() if self.ledger[session].stored < total]
+
     @property
     def demonstrations_expected(self) -> int:
         return sum(self._expected.values())

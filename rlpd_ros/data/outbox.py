@@ -74,7 +74,10 @@ class Outbox:
         self._bring_to_disk(self._spool_beyond)
 
     def is_foreign(self, ack: Acknowledgement) -> bool:
-        """Tell whether a learner lacks records that are gone from here because an earlier learner had them."""
+        """Tell whether a learner lacks records that are gone from here because an earlier learner had them.
+
+        Receipts are not latched: an old one would look like such a learner to the next life of an actor.
+        """
         return ack.learner_session != self._learner and ack.sequence + 1 < self._first
 
     def renumber(self, session: str) -> None:

@@ -68,7 +68,7 @@ OBSERVATION = Topic("observation", "rlpd_ros/msg/Observation")
 ACTION = Topic("action", "rlpd_ros/msg/Action")
 INTERVENTION = Topic("intervention", "rlpd_ros/msg/Action", reliable=False)
 TRANSITIONS = Topic("transitions", "rlpd_ros/msg/Transition", TRANSITIONS_DEPTH)
-TRANSITIONS_ACK = Topic("transitions_ack", "rlpd_ros/msg/TransitionsAck", SESSIONS_DEPTH, latched=True)
+TRANSITIONS_ACK = Topic("transitions_ack", "rlpd_ros/msg/TransitionsAck", SESSIONS_DEPTH)  # not latched: see Outbox
 DEMO_TRANSITIONS = Topic("demo_transitions", "rlpd_ros/msg/Transition", TRANSITIONS_DEPTH)
 DEMO_MANIFEST = Topic("demo_manifest", "rlpd_ros/msg/DemoManifest", latched=True)
 POLICY_PARAMS = Topic("policy_params", "rlpd_ros/msg/PolicyParams", latched=True)
