@@ -316,8 +316,9 @@ def run(tmp_path, monkeypatch):
         each.runner.stop()
 
 
-FOREVER = "import time; print('up', flush=True); time.sleep(600)"
-STUBBORN = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); " + FOREVER
+LIVE = "import time; print('up', flush=True); time.sleep(600)"
+FOREVER = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); " + LIVE  # whatever was inherited
+STUBBORN = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); " + LIVE
 HURT = "import os; print('up', flush=True); os.kill(os.getpid(), 9)"
 
 
