@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from rlpd_ros.diagnosis.evidence import ALIVE, Evidence, Graph, LocalProcess, compiling
-from rlpd_ros.diagnosis.finding import Outcome, Text, check, error, ok, unknown
+from rlpd_ros.diagnosis.finding import NO_ACTOR, NO_GRAPH, Outcome, Text, check, error, of_graph, ok, unknown
 from rlpd_ros.status import HOST, ActorReport, ActorState, LearnerReport, LearnerState
 
 MARKS = {"learner": "learner_status", "actor": "actor_status", "arm_driver": "space_spec", "demo_loader": "demo_manifest"}
@@ -45,10 +45,9 @@ def missing(evidence: Evidence, graph: Graph) -> list[str]:
        Text("Give all nodes the same ROS_DOMAIN_ID, namespace and ROS_AUTOMATIC_DISCOVERY_RANGE (not OFF), then restart "
             "those that differ.",
             "让所有节点使用相同的 ROS_DOMAIN_ID、命名空间和 ROS_AUTOMATIC_DISCOVERY_RANGE（不要设为 OFF），然后重启不一致的节点。"))
-def domain(evidence: Evidence) -> Outcome:
-    machine, graph = evidence.machine, evidence.graph
-    if graph is None:
-        return unknown("only a running graph shows it", "只有运行中的系统才能检查")
+@of_graph
+def domain(evidence: Evidence, graph: Graph) -> Outcome:
+    machine = evidence.machine
     present = {kind for kind in MARKS if graph.nodes_that_publish(MARKS[kind])}
     for kind in needed(evidence):
         if kind in present:
@@ -118,10 +117,8 @@ def _refused_connections(evidence: Evidence) -> Outcome:
        Text("Look for a remap or a misspelt topic: `ros2 topic info -v /<topic>` and `ros2 node info /<node>` show both "
             "ends; start the node again without it.",
             "检查重映射或话题拼写：用 `ros2 topic info -v /<话题>` 和 `ros2 node info /<节点>` 查看两端，去掉后重启该节点。"))
-def connections(evidence: Evidence) -> Outcome:
-    graph = evidence.graph
-    if graph is None:
-        return unknown("only a running graph shows it", "只有运行中的系统才能检查")
+@of_graph
+def connections(evidence: Evidence, graph: Graph) -> Outcome:
     nodes = {kind: {n for n in graph.nodes_that_publish(mark) if evidence.now - graph.nodes.get(n, evidence.now) >= SETTLED}
              for kind, mark in MARKS.items()}
     several = len(nodes["arm_driver"]) > 1 or len(nodes["actor"]) > 1
@@ -146,7 +143,7 @@ def connections(evidence: Evidence) -> Outcome:
             "查看运行目录中 logs/<节点>.log 的最后几行：结尾就是异常信息。修正它，或提交问题报告。"))
 def restarts(evidence: Evidence) -> Outcome:
     if not evidence.live:
-        return unknown("only a running graph shows it", "只有运行中的系统才能检查")
+        return NO_GRAPH
     often = {node: count for node, count in evidence.restarts.items() if count >= 2}
     if often:
         node, count = max(often.items(), key=lambda item: item[1])
@@ -164,9 +161,11 @@ def nodes(evidence: Evidence) -> Outcome:
     if evidence.errors:
         node, line = next(iter(evidence.errors.items()))
         return error(f"the {node} ended: {line}", f"{node} 已退出：{line}", node=node)
-    graph = evidence.graph
-    if graph is None:
-        return unknown("only a running graph shows it", "只有运行中的系统才能检查")
+    return _present(evidence)
+
+
+@of_graph
+def _present(evidence: Evidence, graph: Graph) -> Outcome:
     if evidence.ended:
         return ok("training is over", "训练已结束")
     absent = missing(evidence, graph) + dead(evidence)
@@ -205,10 +204,8 @@ def _was_there(evidence: Evidence, kind: str) -> tuple[str, str]:
        Text("A callback of that node blocks (a driver, a debugger, a full pipe): see where with `py-spy dump --pid PID`, "
             "and restart it.",
             "该节点的某个回调被阻塞（驱动、调试器、管道已满）：用 `py-spy dump --pid PID` 查看位置，然后重启它。"))
-def blocked(evidence: Evidence) -> Outcome:
-    graph = evidence.graph
-    if graph is None:
-        return unknown("only a running graph shows it", "只有运行中的系统才能检查")
+@of_graph
+def blocked(evidence: Evidence, graph: Graph) -> Outcome:
     stopped = [p for p in evidence.machine.processes if p.stopped and p in evidence.machine.here(p.node)]
     if stopped:
         return error(f"the {stopped[0].node} (process {stopped[0].pid}) is stopped by a signal or a debugger",
@@ -257,7 +254,7 @@ def arm(evidence: Evidence) -> Outcome:
         if evidence.live and track.last.state in waits and before.state in waits and track.span() >= 2.0 and not any(
                 p.age < patience for kind in ("arm_driver", "actor") for p in evidence.machine.here(kind)):
             return error(f"the actor gets no observations: {track.last.text}", f"执行器收不到观测：{track.last.text}")
-    return ok("the actor gets observations", "执行器收到观测") if tracks else unknown("no actor heard", "没有收到执行器的状态")
+    return ok("the actor gets observations", "执行器收到观测") if tracks else NO_ACTOR
 
 
 CHECKS = (domain, qos, connections, restarts, nodes, blocked, arm)

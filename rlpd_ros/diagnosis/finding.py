@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import wraps
 from typing import NamedTuple
 
-from rlpd_ros.diagnosis.evidence import Evidence
+from rlpd_ros.diagnosis.evidence import Evidence, Graph, Track
+from rlpd_ros.status import LearnerReport
 
 LANGUAGES = ("en", "zh")
 
@@ -101,5 +103,27 @@ def check(name: str, title: Text, symptom: Text, remedy: Text) -> Callable[[Exam
     return make
 
 
+def of_learner(examine: Callable[[Evidence, Track[LearnerReport]], Outcome]) -> Examine:
+    """Let ``examine`` judge what the newest learner said; where none was heard it cannot be told."""
+
+    @wraps(examine)
+    def judge(evidence: Evidence) -> Outcome:
+        track = evidence.learner_track
+        return examine(evidence, track) if track else NO_LEARNER
+
+    return judge
+
+
+def of_graph(examine: Callable[[Evidence, Graph], Outcome]) -> Examine:
+    """Let ``examine`` judge the running graph; what a run has left behind does not show it."""
+
+    @wraps(examine)
+    def judge(evidence: Evidence) -> Outcome:
+        return examine(evidence, evidence.graph) if evidence.graph else NO_GRAPH
+
+    return judge
+
+
 NO_LEARNER = unknown("no learner heard", "没有收到学习器的状态")
+NO_GRAPH = unknown("only a running graph shows it", "只有运行中的系统才能检查")
 NO_ACTOR = unknown("no actor heard", "没有收到执行器的状态")

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from rlpd_ros.diagnosis.evidence import Evidence
-from rlpd_ros.diagnosis.finding import NO_LEARNER, Outcome, Text, check, error, ok, unknown, warn
-from rlpd_ros.status import LearnerState
+from rlpd_ros.diagnosis.evidence import Evidence, Track
+from rlpd_ros.diagnosis.finding import NO_LEARNER, Outcome, Text, check, error, of_learner, ok, unknown, warn
+from rlpd_ros.status import LearnerReport, LearnerState
 
 SATURATED = 0.95  # share of demonstration action components at a bound
 LOADING = 5.0  # s without progress after which loading counts as stuck
@@ -40,9 +40,10 @@ def spaces(evidence: Evidence) -> Outcome:
        Text("Give actor and learner the same policy parameters (hidden_dims, activation, layer_norm, "
             "normalize_observations ...): best both the same parameter file.",
             "让执行器与学习器使用相同的策略参数（hidden_dims、activation、layer_norm、normalize_observations 等），最好用同一个参数文件。"))
-def network(evidence: Evidence) -> Outcome:
-    learner = evidence.learner
-    if learner is None or not learner.network_fingerprint:
+@of_learner
+def network(evidence: Evidence, learner_track: Track[LearnerReport]) -> Outcome:
+    learner = learner_track.last
+    if not learner.network_fingerprint:
         return NO_LEARNER
     for track in evidence.actor_tracks:
         actor = track.last
@@ -63,13 +64,15 @@ def demonstrations(evidence: Evidence) -> Outcome:
     fault = (learner.demo_error if learner else "") or (manifest.error if manifest else "")
     if fault:
         return error(f"the demo loader found a fault: {fault}", f"示教加载节点发现错误：{fault}")
-    if learner is None:
-        return NO_LEARNER
+    return _stored(evidence)
+
+
+@of_learner
+def _stored(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
+    learner = track.last
     if learner.state != LearnerState.WAITING_FOR_DEMONSTRATIONS:
         return ok(f"{learner.demo_buffer_size} transitions in the demo buffer", f"示教缓冲区有 {learner.demo_buffer_size} 条转移",
                   demo_buffer_size=learner.demo_buffer_size)
-    track = evidence.learner_track
-    assert track is not None
     before = track.since(evidence.now - LOADING)
     stuck = before.demo_buffer_size == learner.demo_buffer_size and before.state == learner.state
     if stuck and track.span() >= 2.0 and learner.demo_expected:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import math
 
-from rlpd_ros.diagnosis.evidence import Evidence
-from rlpd_ros.diagnosis.finding import NO_LEARNER, Outcome, Text, check, error, ok, unknown, warn
-from rlpd_ros.status import LearnerState
+from rlpd_ros.diagnosis.evidence import Evidence, Track
+from rlpd_ros.diagnosis.finding import Outcome, Text, check, error, of_learner, ok, unknown, warn
+from rlpd_ros.status import LearnerReport, LearnerState
 
 UNIFORM = 0.95  # of the greatest entropy that actions in [-1, 1] can have
 TRAINED = 500  # gradient steps after which a policy should have left its beginning
@@ -20,10 +20,9 @@ FAR = 0.5  # distance to the demonstrations, normalised units, that two unrelate
 @check("frozen", Text("The policy changes", "策略在变化"),
        Text("Versions rise, but each policy is the same as the one before", "版本号在增加，但每个策略都与前一个相同"),
        Text("Raise actor_lr (0 freezes the policy).", "增大 actor_lr（0 会冻结策略）。"))
-def frozen(evidence: Evidence) -> Outcome:
-    learner = evidence.learner
-    if learner is None:
-        return NO_LEARNER
+@of_learner
+def frozen(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
+    learner = track.last
     if learner.parameter_change < 0 or learner.gradient_step <= learner.restored_gradient_step:
         return unknown("no two versions yet", "还没有两个版本")
     change = learner.parameter_change
@@ -38,10 +37,9 @@ def frozen(evidence: Evidence) -> Outcome:
        Text("The checkpoints of the run are missing or were never made: restore the folder checkpoints/, or lower "
             "checkpoint_period so that less is lost.",
             "本次运行的检查点缺失或从未生成：恢复 checkpoints/ 文件夹，或减小 checkpoint_period 以减少损失。"))
-def began_anew(evidence: Evidence) -> Outcome:
-    learner = evidence.learner
-    if learner is None:
-        return NO_LEARNER
+@of_learner
+def began_anew(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
+    learner = track.last
     steps, stored = learner.restored_gradient_step, learner.restored_env_steps
     if not steps and stored > learner.training_starts:
         return warn(f"the learner found {stored} stored transitions but no checkpoint: it began with a new network",
@@ -54,10 +52,9 @@ def began_anew(evidence: Evidence) -> Outcome:
        Text("The policy acts, yet it looks like random motion: its entropy stays at the maximum", "策略在控制，看起来却像随机：熵一直处于最大值"),
        Text("Lower init_temperature (0.01) and target_entropy_per_dim (-0.5); set temperature_lr above 0.",
             "降低 init_temperature（0.01）和 target_entropy_per_dim（-0.5）；temperature_lr 要大于 0。"))
-def entropy(evidence: Evidence) -> Outcome:
-    learner, space = evidence.learner, evidence.space
-    if learner is None:
-        return NO_LEARNER
+@of_learner
+def entropy(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
+    learner, space = track.last, evidence.space
     if space is None or learner.gradient_step < TRAINED or not learner.entropy:
         return unknown("too early to tell", "尚早，无法判断")
     most = space.action_size * math.log(2.0)
@@ -74,18 +71,16 @@ def entropy(evidence: Evidence) -> Outcome:
        Text("Q values grow and grow; the policy runs to its bounds", "Q 值不断增大，策略冲向边界"),
        Text("Lower critic_lr, tau or discount, keep critic_layer_norm on, use more critics (num_qs).",
             "降低 critic_lr、tau 或 discount，保持 critic_layer_norm 开启，增加评论家数量（num_qs）。"))
-def q_values(evidence: Evidence) -> Outcome:
-    learner, manifest = evidence.learner, evidence.manifest
-    if learner is None:
-        return NO_LEARNER
+@of_learner
+def q_values(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
+    learner, manifest = track.last, evidence.manifest
     rewards = [learner.reward_seen, learner.reward_lowest]
     rewards += [manifest.highest_reward, manifest.lowest_reward] if manifest else []
     most = max(abs(reward) for reward in rewards)
     if not most or not 0 < learner.discount < 1 or not learner.gradient_step:
         return unknown("no reward to compare with", "没有可比较的奖励")
     limit = most / (1.0 - learner.discount)
-    track = evidence.learner_track
-    q_mean = max((sample.report.q_mean for sample in track.samples), key=abs) if track else learner.q_mean  # it may swing
+    q_mean = max((sample.report.q_mean for sample in track.samples), key=abs)  # it may swing
     if abs(q_mean) > DIVERGED * limit:
         return error(f"the mean Q value is {q_mean:.3g}, no return can exceed {limit:.3g}: the critics diverge",
                      f"平均 Q 值为 {q_mean:.3g}，而回报不可能超过 {limit:.3g}：评论家发散", q_mean=q_mean, limit=limit)
@@ -98,10 +93,9 @@ def q_values(evidence: Evidence) -> Outcome:
        Text("Check the reward (the gymnasium environment, the classifier, the person who gives it); if that works, record more "
             "demonstrations or make the task easier at first.",
             "检查奖励来源（Gymnasium 环境、分类器、给奖励的人）；若正常，则增加示教或先降低任务难度。"))
-def reward(evidence: Evidence) -> Outcome:
-    learner = evidence.learner
-    if learner is None:
-        return NO_LEARNER
+@of_learner
+def reward(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
+    learner = track.last
     if learner.reward_seen or learner.reward_lowest:
         return ok(f"rewards from {learner.reward_lowest:.3g} to {learner.reward_seen:.3g}",
                   f"奖励范围 {learner.reward_lowest:.3g} 到 {learner.reward_seen:.3g}")
@@ -123,10 +117,9 @@ def reward(evidence: Evidence) -> Outcome:
        Text("Check that demonstrations and arm mean the same by an action (scale, sign, frame), and that batches are half "
             "demonstrations (demo_buffer_size); lower the temperature.",
             "检查示教与机械臂对动作的定义（尺度、符号、坐标系）是否一致，批次中是否有一半示教（demo_buffer_size）；降低温度。"))
-def imitation(evidence: Evidence) -> Outcome:
-    learner = evidence.learner
-    if learner is None:
-        return NO_LEARNER
+@of_learner
+def imitation(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
+    learner = track.last
     now, first = learner.demo_action_distance, learner.demo_action_distance_first
     trained = learner.gradient_step - learner.restored_gradient_step
     if not learner.demo_buffer_size or first < 0 or learner.state == LearnerState.FINISHED:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from rlpd_ros.diagnosis.evidence import ALIVE, Evidence
-from rlpd_ros.diagnosis.finding import NO_ACTOR, NO_LEARNER, Check, Outcome, Text, check, error, ok, warn
-from rlpd_ros.status import ActorReport, ActorState
+from rlpd_ros.diagnosis.evidence import ALIVE, Evidence, Track
+from rlpd_ros.diagnosis.finding import NO_ACTOR, Check, Outcome, Text, check, error, of_learner, ok, warn
+from rlpd_ros.status import ActorReport, ActorState, LearnerReport
 
 DELIVERY = 2.0  # s in which a published policy must have been applied
 RANDOM_LONG = 10_000  # random steps that nobody waits for
@@ -63,10 +63,8 @@ refused = _refusal(
        Text("See `ros2 topic echo /policy_version`; restart the actor: it gets the newest policy at once. If it lags again, "
             "its machine is overloaded.",
             "查看 `ros2 topic echo /policy_version`；重启执行器，它会立刻收到最新策略。若仍落后，说明该机器过载。"))
-def policy_lag(evidence: Evidence) -> Outcome:
-    learner = evidence.learner_track
-    if learner is None:
-        return NO_LEARNER
+@of_learner
+def policy_lag(evidence: Evidence, learner: Track[LearnerReport]) -> Outcome:
     if not evidence.actor_tracks:
         return NO_ACTOR
     lag = 0

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from rlpd_ros.diagnosis.evidence import ALIVE, Evidence, Track, compiling
-from rlpd_ros.diagnosis.finding import NO_ACTOR, NO_LEARNER, Outcome, Text, check, error, ok, unknown, warn
+from rlpd_ros.diagnosis.finding import NO_ACTOR, Outcome, Text, check, error, of_learner, ok, unknown, warn
 from rlpd_ros.status import ActorReport, LearnerReport, LearnerState
 
 WINDOW = 2.5  # s over which transitions must make their way
@@ -20,10 +20,9 @@ REJECTED = 0.5  # share of new transitions that are refused
        Text("Look for huge or undefined observations and rewards, or lower the learning rates; then go on from the last "
             "checkpoint with rlpd train --resume RUN.",
             "检查是否有过大或未定义的观测与奖励，或降低学习率；然后用 rlpd train --resume RUN 从最近的检查点继续。"))
-def failed(evidence: Evidence) -> Outcome:
-    learner = evidence.learner
-    if learner is None:
-        return NO_LEARNER
+@of_learner
+def failed(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
+    learner = track.last
     if learner.state == LearnerState.FAILED:
         return error(f"learning has failed: {learner.text}", f"学习失败：{learner.text}", gradient_step=learner.gradient_step)
     return ok(f"gradient step {learner.gradient_step}", f"梯度步 {learner.gradient_step}", gradient_step=learner.gradient_step)
@@ -34,10 +33,9 @@ def failed(evidence: Evidence) -> Outcome:
        Text("Lower training_starts (100 is usual with demonstrations); it must be below replay_buffer_capacity and "
             "max_env_steps.",
             "降低 training_starts（有示教时通常为 100）；它必须小于 replay_buffer_capacity 和 max_env_steps。"))
-def training_starts(evidence: Evidence) -> Outcome:
-    learner, track = evidence.learner, evidence.learner_track
-    if learner is None or track is None:
-        return NO_LEARNER
+@of_learner
+def training_starts(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
+    learner = track.last
     if learner.state != LearnerState.FILLING:
         return ok(f"at gradient step {learner.gradient_step}", f"梯度步 {learner.gradient_step}")
     size, starts = learner.online_buffer_size, learner.training_starts
@@ -61,10 +59,8 @@ def training_starts(evidence: Evidence) -> Outcome:
             "transitions_ack says why one is refused. Check the network between the machines.",
             "比较 actor_status 的 transitions_sent、_acked 与 learner_status 的 _received、_stored、_rejected；transitions_ack 的 text "
             "说明拒绝原因。检查机器之间的网络。"))
-def transitions(evidence: Evidence) -> Outcome:
-    track = evidence.learner_track
-    if track is None:
-        return NO_LEARNER
+@of_learner
+def transitions(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
     if not evidence.actor_tracks:
         return NO_ACTOR
     learner = track.last
@@ -108,10 +104,8 @@ def _watched(evidence: Evidence, learner: Track[LearnerReport], actor: Track[Act
        Text("The learner's step rises, but on old data only", "学习器步数在增长，但只用旧数据"),
        Text("See what the actor waits for (actor_status.text): a person, the arm, the learner's budget?",
             "查看执行器在等什么（actor_status.text）：人、机械臂，还是学习器的步数配额？"))
-def stale_data(evidence: Evidence) -> Outcome:
-    track = evidence.learner_track
-    if track is None:
-        return NO_LEARNER
+@of_learner
+def stale_data(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
     learner, before = track.last, track.since(evidence.now - WINDOW)
     rising = learner.gradient_step > before.gradient_step
     if evidence.live and rising and learner.data_age > STALE and not evidence.evaluating:
@@ -127,10 +121,9 @@ def stale_data(evidence: Evidence) -> Outcome:
        Text("The learner is too slow for the control rate: lower control_rate or utd_ratio, use a smaller network or a faster "
             "machine.",
             "学习器跟不上控制频率：降低 control_rate 或 utd_ratio，使用更小的网络或更快的机器。"))
-def utd(evidence: Evidence) -> Outcome:
-    learner = evidence.learner
-    if learner is None:
-        return NO_LEARNER
+@of_learner
+def utd(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
+    learner = track.last
     if not learner.utd_measured or not learner.utd_set:
         return unknown("not measured yet", "尚未测量")
     values = {"measured": learner.utd_measured, "set": learner.utd_set}

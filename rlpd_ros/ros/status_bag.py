@@ -6,17 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rclpy.serialization import deserialize_message
-
 from rlpd_ros.data.demonstrations import DemonstrationManifest
 from rlpd_ros.diagnosis.collector import Collector
 from rlpd_ros.diagnosis.evidence import Evidence
 from rlpd_ros.errors import DataError
-from rlpd_ros.ros import messages, qos
+from rlpd_ros.ros import definitions, messages, qos
 from rlpd_ros.ros.bag_files import FORMATS, RawMessage, segments_of
 from rlpd_ros.status import ActorReport, LearnerReport
 from rlpd_ros.types import EpisodeSummary
-from rlpd_ros.untrusted import printable
 
 TOPICS = {topic.type_name: topic for topic in (
     qos.LEARNER_STATUS, qos.ACTOR_STATUS, qos.SPACE_SPEC, qos.DEMO_MANIFEST, qos.EPISODE)}
@@ -38,11 +35,7 @@ def evidence_of_bag(path: Path, patience: int) -> Evidence:
 
 def _hear(collector: Collector, raw: RawMessage) -> None:
     topic, at = TOPICS[raw.type], raw.stamp / SECOND
-    try:  # the middleware's own reading: rosbags pads empty lists of eight-byte numbers, and finds no end
-        message = deserialize_message(raw.data, topic.type)
-    except RuntimeError as error:
-        raise DataError(f"topic '{raw.topic}': expected a {raw.type}, found {len(raw.data)} bytes that are none: "
-                        f"{printable(error)}") from error
+    message = definitions.decode(raw.type, raw.data)
     if topic is qos.LEARNER_STATUS:
         collector.hear_learner(messages.to_fields(LearnerReport, message), _stamp(message), at)
     elif topic is qos.ACTOR_STATUS:
