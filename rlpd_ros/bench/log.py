@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rlpd_ros.bench.outbox import PIXELS, STATE, make_record
-from rlpd_ros.bench.timing import Effort
+from rlpd_ros.bench.timing import Effort, paced
+from rlpd_ros.bench.workload import SPACES, records
 from rlpd_ros.ros.run_log import RunLog
 from rlpd_ros.settings import LogConfig
 from rlpd_ros.tables import Row, informative
@@ -22,23 +22,23 @@ RATE = 50.0  # acknowledgements per s, of one transition each
 def log(effort: Effort) -> Iterator[Row]:
     """Yield what each transition costs the learner, in the folder for temporary files (TMPDIR)."""
     seconds = 6 * effort.seconds
-    for name, spec in (("state", STATE), ("two 128 x 128 images", PIXELS)):
+    for name, spec in SPACES.items():
+        travelling = records(spec, "actor-bench", round(RATE * seconds))
         for policy in ("never", "period", "always"):
             with tempfile.TemporaryDirectory() as path:
                 run_log = RunLog(Path(path, "log"), spec, LogConfig(log_sync=policy), 10**6)
                 spent: list[float] = []
                 began = time.perf_counter()
-                while time.perf_counter() - began < seconds:
-                    record = make_record(spec, len(spent) + 1)
+                for record, _ in zip(travelling, paced(1.0 / RATE), strict=False):
                     start = time.perf_counter()
                     run_log.write(record)
                     run_log.flush()
                     spent.append(time.perf_counter() - start)
-                    time.sleep(max(0.0, 1.0 / RATE - spent[-1]))
+                elapsed = time.perf_counter() - began
                 run_log.close()
             values = 1e3 * np.array(spent)
             yield from (informative(f"log, {name}, log_sync {policy}: {what}", value, unit) for what, value, unit in (
                 ("median", float(np.median(values)), "ms"), ("99 %", float(np.percentile(values, 99)), "ms"),
                 ("longest", float(values.max()), "ms"),
-                ("share of the learner's time", 100 * float(values.sum()) / 1e3 / seconds, "%"),
-                ("acknowledgements per s", len(values) / seconds, "1/s")))
+                ("share of the learner's time", 100 * float(values.sum()) / 1e3 / elapsed, "%"),
+                ("acknowledgements per s", len(values) / elapsed, "1/s")))

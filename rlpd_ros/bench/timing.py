@@ -6,7 +6,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,6 +52,16 @@ def durations(call: Callable[[], object], effort: Effort) -> np.ndarray:
         call()
         measured[i] = time.perf_counter() - began
     return measured
+
+
+def paced(period: float) -> Iterator[None]:
+    """Return once every ``period`` s; what comes late is not made up for."""
+    due = time.perf_counter()
+    while True:
+        yield
+        wait = due + period - time.perf_counter()
+        due += period - min(0.0, wait)
+        time.sleep(max(0.0, wait))
 
 
 def high(name: str, values: Sequence[float], unit: str, target: float | None = None, limit: float | None = None) -> Row:

@@ -18,6 +18,9 @@ def space(images: int = 0, lockstep: bool = True, control_rate: float = 10.0) ->
                      (SpaceField.box("motion", [-1] * ACTIONS, [1] * ACTIONS),), control_rate, "base", 100, lockstep)
 
 
+SPACES = {"state": space(), "two 128 x 128 images": space(images=2)}
+
+
 def observation(spec: SpaceSpec, rng: np.random.Generator) -> Observation:
     """Return a random observation of ``spec``."""
     return Observation(rng.uniform(-1, 1, STATES).astype(np.float32),

@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from itertools import pairwise
+from unittest import mock
 
 import numpy as np
 import rclpy
@@ -16,6 +17,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rlpd_ros import actor as actor_module
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.factory import make_arm
+from rlpd_ros.bench.timing import paced
 from rlpd_ros.nodes.actor import ActorNode
 from rlpd_ros.nodes.arm_driver import ArmDriverNode
 from rlpd_ros.rl.config import PolicyConfig
@@ -87,7 +89,6 @@ def measure(seconds: float) -> list[Row]:
             ages.acted.append((wall_ns() - published[message.policy_version]) / 1e9)
             ages.versions.append(message.policy_version)
 
-    actor_module.verify = slowly
     lives = _Life(), _Life()
     learner = rclpy.create_node("learner", context=lives[0].context)
     policies = qos.publisher(learner, qos.POLICY_PARAMS)
@@ -104,21 +105,20 @@ def measure(seconds: float) -> list[Row]:
     try:
         for life in lives:
             life.start()
-        version = 0
-        while time.monotonic() - began < seconds + SETTLING:
-            version += 1
-            snapshot = make_snapshot(policy, params, arm.spec, probe, session="learner", version=version,
-                                     gradient_step=version, stamp=wall_ns())
-            published[version] = snapshot.stamp
-            policies.publish(messages.from_policy_snapshot(snapshot))
-            time.sleep(PERIOD)
+        with mock.patch.object(actor_module, "verify", slowly):
+            for version, _ in enumerate(paced(PERIOD), 1):
+                if time.monotonic() - began > seconds + SETTLING:
+                    break
+                snapshot = make_snapshot(policy, params, arm.spec, probe, session="learner", version=version,
+                                         gradient_step=version, stamp=wall_ns())
+                published[version] = snapshot.stamp
+                policies.publish(messages.from_policy_snapshot(snapshot))
     finally:
-        actor_module.verify = verify
         for life in reversed(lives):
             life.stop()
     begun = np.array(ages.begun[len(ages.begun) // 10:]) / PERIOD
     return [
-        informative("publications", version),
+        informative("publications", len(published)),
         at_least("policies applied", len(ages.ended), 0.5 * seconds / (UPDATE + PERIOD)),
         at_least("actions", len(ages.acted), 10),
         informative("age of a policy when its update began, median", float(np.median(begun)), "periods"),

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import threading
 import time
 from importlib import import_module
 
 import numpy as np
 
 HEALTHY = 200  # calls for which what breaks later goes well
+
+
+def for_ever() -> None:
+    threading.Event().wait()
 
 
 def learner_corrupt() -> None:
@@ -66,11 +71,11 @@ def _spoil_batches(spoil) -> None:
 
 def learner_blocked() -> None:
     """Never return from a training step, after a while."""
-    _stop_after("rlpd_ros.learner", "Learner", "train", lambda: time.sleep(3600))
+    _stop_after("rlpd_ros.learner", "Learner", "train", for_ever)
 
 
 def actor_blocked() -> None:
-    _stop_after("rlpd_ros.actor", "Actor", "observe", lambda: time.sleep(3600))
+    _stop_after("rlpd_ros.actor", "Actor", "observe", for_ever)
 
 
 def actor_raises() -> None:
@@ -126,7 +131,7 @@ def actor_clock() -> None:
 
 
 def arm_driver_hangs() -> None:
-    _stop_after("rlpd_ros.arm.mujoco_arm", "MujocoArm", "step", lambda: time.sleep(3600))
+    _stop_after("rlpd_ros.arm.mujoco_arm", "MujocoArm", "step", for_ever)
 
 
 def arm_driver_unrewarded() -> None:
@@ -153,7 +158,7 @@ def arm_driver_swapped() -> None:
 
 def demo_loader_loses() -> None:
     """Publish only the first transitions."""
-    _stop_after("rlpd_ros.ros.messages", None, "from_transition", lambda: time.sleep(3600), calls=10)
+    _stop_after("rlpd_ros.ros.messages", None, "from_transition", for_ever, calls=10)
 
 
 def _of_equal_shape(fields) -> tuple[int, int]:
