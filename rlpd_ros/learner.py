@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from rlpd_ros.data.intake import Intake
 from rlpd_ros.data.ledger import Account
+from rlpd_ros.data.living_actors import LivingActors
 from rlpd_ros.data.replay_buffer import ReplayBuffer, symmetric_batches
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.agent import Agent
@@ -27,10 +27,7 @@ from rlpd_ros.types import (
 )
 from rlpd_ros.untrusted import expect_name
 
-ALIVE = 3.0  # s after which an actor that says nothing is not counted any more
-MAX_ACTORS = 256  # that may live at a time: bounds what strangers can claim
 UNLIMITED = 2**63 - 1
-HIGHEST = 2**32 - 1  # version of an actor that the status can tell, whatever an actor claims
 REMEDY = ("Training has stopped and the last policy stays out; look for huge observations or rewards, or lower the "
           "learning rates")
 PUBLISHED = 20  # newest policies that are remembered, besides those that actors act on
@@ -80,7 +77,7 @@ class Learner:
         self.online = ReplayBuffer(spec, config.replay_buffer_capacity)
         self.demos = ReplayBuffer(spec, config.demo_buffer_capacity)
         self.intake = Intake(spec, self.online, self.demos, self.report, out.store, out.warn, clock)
-        self._actors: dict[str, tuple[ActorReport, float]] = {}  # the last report of each, and when it came
+        self._actors = LivingActors()
 
         self._info: Mapping[str, Any] = {}
         self._distances: list[Any] = []  # of policy and demonstration actions, of the steps since the last log
@@ -97,19 +94,13 @@ class Learner:
 
         Raises DataError if it has no proper name, or if there are too many actors.
         """
-        now = self._clock()
-        before = self._actors.get(actor.session)
+        before = self._actors.hear(actor, self._clock())
         if before is None:
-            expect_name("session", actor.session)
-            self._actors = {session: heard for session, heard in self._actors.items() if now - heard[1] < ALIVE}
-            if len(self._actors) >= MAX_ACTORS:
-                raise DataError(f"session {actor.session}: more than {MAX_ACTORS} actors at a time")
             self.intake.to_acknowledge.add(actor.session)
-        if before is None or before[0].applied_version != actor.applied_version:
+        if before is None or before.applied_version != actor.applied_version:
             self._out.measure("policies", self.report.env_steps, {
                 "version": actor.applied_version, "gradient_step": actor.applied_gradient_step,
                 "actor": actor.session, "age_ms": 1e3 * actor.policy_age})
-        self._actors[actor.session] = (actor, now)
 
     def finish_episode(self, episode: EpisodeSummary) -> None:
         """Take note of a finished episode; finish training when an evaluation reaches the target.
@@ -377,24 +368,12 @@ class Learner:
         return -(-remaining // share)  # rounded up: nobody waits for ever for a share of less than one
 
     def _live_actors(self) -> dict[str, ActorReport]:
-        now = self._clock()
-        return {session: report for session, (report, at) in self._actors.items() if now - at < ALIVE}
+        return self._actors.at(self._clock())
 
     def lowest_applied_version(self) -> tuple[int, int]:
         """Return the oldest version that a live actor acts on (0: one has none), and how many actors live."""
         actors = self._live_actors().values()
         return min((actor.applied_version for actor in actors), default=0), len(actors)
-
-    def _count_by_actor(self) -> None:
-        report, actors, now = self.report, self._live_actors(), self._clock()
-        report.actors = sorted(actors)
-        accounts = [self.intake.ledger[session] for session in report.actors]
-        report.actors_stored = [account.stored for account in accounts]
-        report.actors_duplicate = [account.duplicates for account in accounts]
-        report.actors_rejected = [account.rejected for account in accounts]
-        report.actors_version = [min(actors[session].applied_version, HIGHEST) for session in report.actors]
-        report.actors_data_age = [now - account.stored_at if math.isfinite(account.stored_at) else -1.0
-                                  for account in accounts]
 
     def status(self) -> LearnerReport:
         """Bring the report up to date and return it."""
@@ -403,7 +382,7 @@ class Learner:
         self.intake.to_acknowledge.update(self._live_actors(), self.intake.incomplete_loaders())
         report.state, report.text = self._describe()
         report.online_buffer_size, report.demo_buffer_size = len(self.online), len(self.demos)
-        self._count_by_actor()
+        self._actors.count(report, self.intake.ledger, self._clock())
         report.demo_expected = self.intake.demonstrations_expected
         received_at = self.intake.received_at
         report.data_age = -1.0 if received_at is None else self._clock() - received_at

@@ -8,7 +8,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from test_learner import AGENT, NETWORK, POLICY, SPEC, World
+from learner_world import AGENT, NETWORK, POLICY, SPEC, World
 
 from rlpd_ros.exported_policy import load_policy, save_policy
 from rlpd_ros.rl.agent import Agent
