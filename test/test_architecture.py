@@ -23,11 +23,11 @@ LAYERS = (
     {"nodes", "record"},
     {"preparation"},
     {"graph"},
-    {"bench"},
+    {"bench", "security"},
     {"cli"},
 )
 """A part knows the lines above its own, and nothing of its neighbours."""
-ROS_PARTS = {"ros", "nodes", "graph", "bench", "cli"}
+ROS_PARTS = {"ros", "nodes", "graph", "bench", "security", "cli"}
 ROS_PACKAGES = {"rclpy", "launch", "launch_ros", "std_msgs", "std_srvs", "sensor_msgs", "geometry_msgs"}
 NOT_FOR = {"ros": {"actor", "learner", "driver", "report"}}  # adapters convert; they do not know the logic
 SOURCES = sorted(PACKAGE.rglob("*.py"))

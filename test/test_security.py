@@ -21,9 +21,9 @@ from rlpd_ros.nodes.arm_driver import ArmDriverNode
 from rlpd_ros.nodes.demo_loader import DemoLoaderNode
 from rlpd_ros.nodes.learner import LearnerNode
 from rlpd_ros.nodes.monitor import MonitorNode
-from rlpd_ros.ros.security import RIGHTS, policy_xml
 from rlpd_ros.ros.watcher import StatusWatcher
 from rlpd_ros.runs import RunDirectory
+from rlpd_ros.security import RIGHTS, policy_xml
 from rlpd_ros.settings import NODES
 
 ENCLAVES = ("arm_driver", "demo_loader", "learner", "actor", "monitor", "watch")
@@ -71,6 +71,20 @@ def test_the_policy_allows_just_what_the_nodes_do(graph, tmp_path, small, demons
         assert set().union(*superfluous.values()) <= in_need, node
 
 
+def test_each_of_several_arms_reaches_the_learner_and_no_other_arm():
+    root = ElementTree.fromstring(policy_xml("cell", ("left", "right")).encode())
+    paths = [entry.get("path") for entry in root.iter("enclave")]
+    assert {f"/rlpd/cell/{arm}/{node}" for arm in ("left", "right") for node in ("actor", "arm_driver")} < set(paths)
+    assert len(set(paths)) == len(paths) == 8
+    actor = next(p for p in root.iter("profile") if (p.get("ns"), p.get("node")) == ("/cell/left", "actor"))
+    names = {(right, entry.text) for group in actor for right in group.attrib for entry in group}
+    assert {("publish", "/cell/transitions"), ("subscribe", "/cell/policy_params"), ("publish", "/cell/left/action"),
+            ("request", "/cell/left/reset")} < names
+    assert not any("right" in (name or "") for _, name in names)
+    learner = next(p for p in root.iter("profile") if p.get("node") == "learner")
+    assert "/cell/left/space_spec" in {entry.text for group in learner for entry in group}
+
+
 def test_the_policy_allows_the_watchers_what_they_do(domain, monkeypatch):
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
     with StatusWatcher("right") as watcher:
@@ -84,7 +98,7 @@ def test_every_node_has_its_enclave_and_no_two_the_same():
     for namespace in ("", "left"):
         root = ElementTree.fromstring(policy_xml(namespace).encode())
         paths = [entry.get("path") for entry in root.iter("enclave")]
-        assert paths == [enclave(name, namespace) for name in ENCLAVES]
+        assert sorted(paths) == sorted(enclave(name, namespace) for name in ENCLAVES)
     assert enclave("actor", "/left/arm/") == "/rlpd/left/arm/actor"
 
 

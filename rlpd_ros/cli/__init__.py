@@ -99,6 +99,7 @@ def _add_security(commands) -> None:
     parser = commands.add_parser("security", help="write the SROS 2 policy: who may publish and subscribe what")
     parser.add_argument("file", metavar="FILE", help="the policy to write (XML)")
     parser.add_argument("--namespace", default="", help="of all nodes")
+    parser.add_argument("--arms", nargs="+", default=[], metavar="NAME", help="as for rlpd train")
     parser.set_defaults(run_command=_security)
 
 
@@ -130,10 +131,10 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _security(options: argparse.Namespace) -> int:
-    from rlpd_ros.ros.security import policy_xml
+    from rlpd_ros.security import policy_xml
 
     try:
-        Path(options.file).write_text(policy_xml(options.namespace), encoding="utf-8")
+        Path(options.file).write_text(policy_xml(options.namespace, tuple(options.arms)), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{options.file}: cannot write the policy: {error.strerror}") from error
     return 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from rlpd_ros.enclaves import WATCH, enclave
+from rlpd_ros.graph import Process, train_graph
 from rlpd_ros.ros import qos
 from rlpd_ros.ros.graph_watcher import HEARD
 
@@ -47,30 +48,37 @@ RIGHTS: dict[str, Rights] = {
 WATCHERS = ("rlpd_doctor", "rlpd_progress")
 
 
-def policy_xml(namespace: str = "") -> str:
-    """Return the policy of all nodes in ``namespace``, for ``ros2 security create_permission``."""
-    namespace = "/" + namespace.strip("/")
+def policy_xml(namespace: str = "", arms: tuple[str, ...] = ()) -> str:
+    """Return the policy of all nodes of a training run, as ``train_graph`` has them, for ``ros2 security``."""
+    nodes = train_graph("", namespace=namespace, arms=arms)
     policy = ElementTree.Element("policy", version="0.2.0")
     enclaves = ElementTree.SubElement(policy, "enclaves")
-    for names in (*((name,) for name in RIGHTS if name not in WATCHERS), WATCHERS):
-        path = enclave(WATCH if names == WATCHERS else names[0], namespace)
-        profiles = ElementTree.SubElement(ElementTree.SubElement(enclaves, "enclave", path=path), "profiles")
-        for name in names:
-            _add_profile(profiles, name, namespace, RIGHTS[name])
+    for node in nodes:
+        _add_profile(_add_enclave(enclaves, node.name, node.namespace), node)
+    profiles = _add_enclave(enclaves, WATCH, namespace)
+    for name in WATCHERS:
+        _add_profile(profiles, Process(name, name, namespace))
     ElementTree.indent(policy)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(policy, "unicode") + "\n"
 
 
-def _add_profile(profiles: ElementTree.Element, name: str, namespace: str, rights: Rights) -> None:
-    profile = ElementTree.SubElement(profiles, "profile", ns=namespace, node=name)
+def _add_enclave(enclaves: ElementTree.Element, name: str, namespace: str) -> ElementTree.Element:
+    return ElementTree.SubElement(
+        ElementTree.SubElement(enclaves, "enclave", path=enclave(name, namespace)), "profiles")
+
+
+def _add_profile(profiles: ElementTree.Element, node: Process) -> None:
+    namespace, rights = "/" + node.namespace.strip("/"), RIGHTS[node.name]
+    profile = ElementTree.SubElement(profiles, "profile", ns=namespace, node=node.name)
     here = f"{namespace.rstrip('/')}/"
     topics = {"publish": [t.name for t in rights.publishes] + ["/rosout", "/parameter_events"],
               "subscribe": [t.name for t in rights.subscribes]}
-    services = {"reply": [*rights.serves, *(f"{name}/{service}" for service in PARAMETER_SERVICES)],
+    services = {"reply": [*rights.serves, *(f"{node.name}/{service}" for service in PARAMETER_SERVICES)],
                 "request": list(rights.calls)}
     for kind, each in (("topics", topics), ("services", services)):
         for right, allowed in each.items():
-            _add_rights(profile, kind, right, (n if n.startswith("/") else here + n for n in allowed))
+            names = (node.remaps.get(name, name) for name in allowed)
+            _add_rights(profile, kind, right, (n if n.startswith("/") else here + n for n in names))
 
 
 def _add_rights(profile: ElementTree.Element, kind: str, right: str, names: Iterable[str]) -> None:
