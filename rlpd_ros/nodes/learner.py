@@ -17,7 +17,6 @@ from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.exported_policy import save_policy
 from rlpd_ros.learner import Learner
 from rlpd_ros.metrics import MetricsWriter
-from rlpd_ros.report import write_report
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.checkpoint import CheckpointStore
 from rlpd_ros.rl.compilation import keep_compiled
@@ -234,6 +233,8 @@ class LearnerNode(Node):
     def _finish(self) -> None:
         """Leave behind what a run ends with, then stay for a moment to tell. Raises DataError if it cannot."""
         if self._finished_at is None:
+            from rlpd_ros.report import write_report  # what draws plots takes long to import, and the arm would wait
+
             self._finished_at = time.monotonic()
             self._publish_status()
             try:

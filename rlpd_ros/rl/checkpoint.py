@@ -8,11 +8,11 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.agent import Agent
@@ -56,8 +56,9 @@ class CheckpointStore:
             self.directory.mkdir(parents=True, exist_ok=True)
             for unfinished in self.directory.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(unfinished)
-            with _checkpointer() as orbax:  # writes to a temporary folder, then renames that
-                orbax.save(self.directory / str(step), args=ocp.args.Composite(
+            ocp = _orbax()
+            with _checkpointer() as checkpointer:  # writes to a temporary folder, then renames that
+                checkpointer.save(self.directory / str(step), args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)))
             for old in self.steps()[:-self._keep]:
                 shutil.rmtree(self.directory / str(old))
@@ -88,7 +89,7 @@ class CheckpointStore:
         expected, found = _layout(state), record["layout"]
         for name in sorted(expected.keys() | found.keys()):
             _expect(path, f"network or optimiser array {name}", expected.get(name, "none"), found.get(name, "none"))
-        restored = _read(path, "state", ocp.args.StandardRestore(state))
+        restored = _read(path, "state", _orbax().args.StandardRestore(state))
         digest = _digest(restored, metadata)
         if digest != record["digest"]:
             raise DataError(f"{path}: damaged: expected digest {record['digest']}, found {digest}{_ADVICE}")
@@ -106,21 +107,29 @@ def _expect_size(path: Path, agent: Agent) -> None:
         raise DataError(f"{path}: expected at most {limit} bytes for this network, found {found}{_ADVICE}")
 
 
-def _checkpointer() -> ocp.Checkpointer:
+def _orbax() -> ModuleType:
+    """Import Orbax when it is needed: that takes a third of all that happens before the first policy goes out."""
+    import orbax.checkpoint
+
+    return orbax.checkpoint
+
+
+def _checkpointer() -> Any:
+    ocp = _orbax()
     return ocp.Checkpointer(ocp.CompositeCheckpointHandler(
         state=ocp.StandardCheckpointHandler(), record=ocp.JsonCheckpointHandler()))
 
 
-def _read(path: Path, item: str, args: ocp.args.CheckpointArgs) -> Any:
+def _read(path: Path, item: str, args: Any) -> Any:
     try:
-        with _checkpointer() as orbax:
-            return orbax.restore(path, args=ocp.args.Composite(**{item: args}))[item]
+        with _checkpointer() as checkpointer:
+            return checkpointer.restore(path, args=_orbax().args.Composite(**{item: args}))[item]
     except Exception as error:  # Orbax and TensorStore raise many kinds; all mean that the files are not as written
         raise DataError(f"{path}: damaged: its {item} cannot be read: {_line(error)}{_ADVICE}") from error
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    record = _read(path, "record", ocp.args.JsonRestore())
+    record = _read(path, "record", _orbax().args.JsonRestore())
     kinds = {"format": int, "digest": str, "layout": dict, "metadata": dict}
     if not isinstance(record, dict) or any(not isinstance(record.get(name), kind) for name, kind in kinds.items()):
         raise DataError(f"{path}: damaged: its record is incomplete: expected {', '.join(kinds)}{_ADVICE}")
