@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from statistics import median, quantiles
 
-from cases import REAL_TIME, at_50_hz
+from cases.case import REAL_TIME, at_50_hz
 from system import System
 
 from rlpd_ros.cli.runner import ros_domain
