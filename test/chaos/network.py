@@ -12,9 +12,11 @@ from pathlib import Path
 from cable import Cable, lay_cable
 from cluster import Cluster, Recording, compare
 
+from rlpd_ros.ros.middleware import FILES
 from rlpd_ros.tables import Row, at_least, at_most, informative
 
-OVER_UDP = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}
+OVER_UDP = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4",
+            **dict.fromkeys(FILES, "")}  # two hosts share no memory
 RATE = 20.0  # Hz of the arm, in real time
 
 

@@ -18,6 +18,7 @@ from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.cli.runner import ros_domain
 from rlpd_ros.record import record_demonstrations
 from rlpd_ros.rl.compilation import keep_compiled
+from rlpd_ros.ros.middleware import use_profile
 from rlpd_ros.tables import Row, all_ok, print_table, write_report_json
 
 Part = Callable[[Path, Path, argparse.Namespace], list[Row]]
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--report", default="chaos")
     options = parser.parse_args()
     keep_compiled()
+    use_profile()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         demos = Path(folder, "demos")

@@ -16,6 +16,7 @@ from system import System
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.cli.runner import ros_domain
 from rlpd_ros.record import record_demonstrations
+from rlpd_ros.ros.middleware import use_profile
 from rlpd_ros.tables import Row, all_ok, print_table, write_report_json
 
 LIMIT = 10.0  # s from the effect of a fault to its name
@@ -46,6 +47,7 @@ def main() -> int:
     parser.add_argument("cases", nargs="*", help="names of cases, or their beginnings (default: all)")
     parser.add_argument("--report", default="faults")
     options = parser.parse_args()
+    use_profile()
     chosen = [c for c in CASES if not options.cases or any(c.name.startswith(name) for name in options.cases)]
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -18,6 +18,7 @@ import psutil
 from rlpd_ros.cli.runner import command, ros_domain
 from rlpd_ros.graph import Process
 from rlpd_ros.ros.main import PARENT
+from rlpd_ros.ros.middleware import use_profile
 from rlpd_ros.ros.watcher import StatusWatcher
 from rlpd_ros.runs import RunDirectory
 from rlpd_ros.status import ActorReport, LearnerReport
@@ -143,6 +144,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="with full buffers (default: %(default)s)")
     parser.add_argument("--report", default="soak")
     options = parser.parse_args()
+    use_profile()
     rows = soak(options.minutes)
     print_table("Soak: 50 Hz, two images of 128 x 128", rows)
     write_report_json(options.report, rows)
