@@ -164,9 +164,12 @@ def still_works(bench: Bench) -> list[Row]:
 def nothing_wrong_is_stored(bench: Bench) -> list[Row]:
     """Compare the log with what was heard and with what was forged well; the buffer with the log."""
     graph, learner, spec = bench.graph, bench.learner._learner, bench.spec
-    bench.graph.remove(bench.actor)
-    graph.until(lambda: not graph.spin() and not learner.intake.to_acknowledge)
-    heard = {content(m) for m in graph.heard[qos.TRANSITIONS.name] if transition_is_valid(m, spec)}
+    session = bench.actor._actor.session
+    graph.remove(bench.actor)
+    graph.until(lambda: not learner.intake.to_acknowledge, "receipts")
+    last, ear = (session, learner.intake.ledger[session].sequence), graph.heard[qos.TRANSITIONS.name]
+    graph.until(lambda: any((m.session, m.sequence) == last for m in ear), "the ear has heard what the learner has")
+    heard = {content(m) for m in ear if transition_is_valid(m, spec)}
     stored = [messages.from_transition(record, spec) for record in TransitionLog.read(bench.run.transitions, spec)]
     wrong = [m for m in stored if not transition_is_valid(m, spec) or content(m) not in heard | bench.forged.keys()]
     numbers = Counter((m.session, m.sequence) for m in stored)
