@@ -38,7 +38,12 @@ MANIFEST = DemonstrationManifest("demos-1", ["bag"], [300], [10], [10], ["0"], 3
                                  True)
 NAMES = {kind: f"/{kind}" for kind in MARKS}
 PROCESSES = tuple(LocalProcess(100 + i, kind, "/", 5, "LOCALHOST", 100.0) for i, kind in enumerate(MARKS))
+EMPTY = Machine(domain=5)
 MACHINE = Machine(domain=5, disk_free=2**34, shm_free=2**26, socket_buffer=2**22, processes=PROCESSES)
+
+
+def machine_without(kind: str) -> Machine:
+    return replace(MACHINE, processes=tuple(p for p in PROCESSES if p.node != kind))
 
 
 def wires(*, without: str = "", unplugged: str = "", mismatches: tuple[Mismatch, ...] = ()) -> Graph:
@@ -107,6 +112,8 @@ FAULTS = {
     "domain namespace": {"graph": wires(without="learner"), "learners": {},
                          "machine": process("learner", namespace="/l")},
     "domain range": {"graph": wires(without="learner"), "learners": {}, "machine": process("learner", discovery="OFF")},
+    "domain elsewhere": {"graph": replace(wires(without="learner"), elsewhere={"learner": "/l"}), "learners": {},
+                         "machine": machine_without("learner")},
     "qos": {"graph": wires(mismatches=(Mismatch("policy_params", "/learner", "/actor", "best effort"),))},
     "connections": {"graph": wires(unplugged="policy_params")},
     "connections out": {"graph": wires(unplugged="transitions")},
@@ -118,13 +125,15 @@ FAULTS = {
     "exposure": {"machine": replace(process("actor", discovery="SUBNET"), networked=True)},
     "blocked": {"silent": "actor"},
     "blocked learner": {"silent": "learner"},
+    "blocked from the beginning": {"actors": {}, "machine": machine_without("actor")},
     "blocked stopped": {"machine": process("actor", stopped=True)},
     "demonstrations": {"learner": {"demo_error": "empty"}},
     "demonstrations missing": {"learner": {"state": LearnerState.WAITING_FOR_DEMONSTRATIONS, "demo_buffer_size": 9,
                                            "gradient_step": 0, "version": 1}, "actor": {"applied_version": 1}},
-    "nodes": {"graph": wires(without="learner"), "learners": {}, "machine": Machine(domain=5)},
-    "nodes no loader": {"graph": wires(without="demo_loader"), "machine": Machine(domain=5), "learner": {
+    "nodes": {"graph": wires(without="learner"), "learners": {}, "machine": EMPTY},
+    "nodes no loader": {"graph": wires(without="demo_loader"), "machine": EMPTY, "learner": {
         "state": LearnerState.WAITING_FOR_DEMONSTRATIONS, "demo_expected": 0, "demo_buffer_size": 0}},
+    "nodes dead": {"silent": "learner", "learner": {"host": HOST}, "machine": machine_without("learner")},
     "nodes ended": {"errors": {"learner": "ValueError: no"}},
     "arm": {"actor": {"state": ActorState.WAITING_FOR_ARM}},
     "buffers": {"machine": replace(MACHINE, shm_free=1000)},
@@ -179,6 +188,8 @@ def test_every_check_has_a_fault_that_it_names():
     assert {name.split()[0] for name in FAULTS} == {check.name for check in CHECKS}
 
 
+RIGHT_ACTOR = [replace(end, node="/right/actor") for end in wires().endpoints
+               if end.node == NAMES["actor"] and end.topic not in ("observation", "action")]
 HARMLESS = {
     "a long filling brings no reward": {"learner": {"reward_seen": 0.0, "env_steps": 6000, "training_starts": 5000}},
     "the learner has finished and is gone": {
@@ -193,9 +204,17 @@ HARMLESS = {
     "random steps that end in time": {"actor": {"random_steps": 2200}, "learner": {"gradient_step": 0}},
     "negative rewards": {"learner": {"reward_seen": 0.0, "reward_lowest": -16.0, "env_steps": 9000, "q_mean": -200.0}},
     "training is over": {"learner": {"state": LearnerState.FINISHED}, "graph": wires(without="actor"), "actors": {},
-                         "machine": Machine(domain=5)},
+                         "machine": EMPTY},
     "a long way over one machine": {"machine": replace(MACHINE, socket_buffer=1000)},
     "one restart": {"restarts": {"learner": 1}},
+    "a process that cannot be seen, but speaks": {"machine": machine_without("learner")},
+    "a node that has just been found": {"actors": {}, "machine": machine_without("actor"),
+                                        "graph": replace(wires(), nodes={**wires().nodes, "/actor": NOW - 1.2})},
+    "an actor with an arm of its own elsewhere": {"graph": replace(
+        wires(), nodes={**wires().nodes, "/right/actor": 0.0}, endpoints=(*wires().endpoints, *RIGHT_ACTOR))},
+    "demonstrations are on their way": {
+        "learner": {"state": LearnerState.WAITING_FOR_DEMONSTRATIONS, "demo_buffer_size": 9, "gradient_step": 0,
+                    "version": 1}, "earlier_learner": {"demo_buffer_size": 5}, "actor": {"applied_version": 1}},
 }
 
 
@@ -209,6 +228,24 @@ def test_another_run_on_this_machine_does_not_explain_a_missing_node():
     ours = tuple(p for p in PROCESSES if p.node != "learner")
     found = evidence(graph=wires(without="learner"), learners={}, machine=replace(MACHINE, processes=ours + others))
     assert verdict(found) == "nodes"
+
+
+def test_a_whole_run_in_another_namespace_does_not_explain_it_either():
+    elsewhere = dict.fromkeys(MARKS, "/another")
+    found = evidence(graph=replace(wires(without="learner"), elsewhere=elsewhere), learners={},
+                     machine=machine_without("learner"))
+    assert verdict(found) == "nodes"
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"graph": wires(without="learner"), "learners": {}, "machine": EMPTY}, "it has died since it sent version 40"),
+    ({"graph": wires(without="actor"), "actors": {}, "machine": EMPTY}, "it has died after 2100 environment steps"),
+    ({"graph": wires(without="arm_driver"), "machine": EMPTY}, "it was not started, or runs where"),
+    ({"actor": {"network_fingerprint": "other"}}, "learner net, actor other"),
+    ({"actor": {"network_fingerprint": "other", "refusal": "hidden_dims"}}, "hidden_dims"),
+])
+def test_what_is_known_of_a_fault_is_told(changes, says):
+    assert says in faults(diagnose(evidence(**changes)))[0].summary.en
 
 
 def test_an_error_goes_before_a_warning_that_could_cause_it():
