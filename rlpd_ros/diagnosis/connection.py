@@ -212,9 +212,10 @@ def blocked(evidence: Evidence, graph: Graph) -> Outcome:
                      f"{stopped[0].node}（进程 {stopped[0].pid}）被信号或调试器暂停", pid=stopped[0].pid)
     if evidence.ended:
         return ok("training is over", "训练已结束")
+    gone = dead(evidence)  # the graph does not know it yet
     for kind in ("actor", "learner"):
         silence = _silence(evidence, graph, kind)
-        if silence > SILENT:
+        if silence > SILENT and kind not in gone:
             return error(f"the {kind} is in the graph but has said nothing for {silence:.1f} s, of two statuses a second: "
                          "its loop is blocked",
                          f"{kind} 在图中，但已 {silence:.1f} 秒没有状态（正常每秒两次）：它的循环被阻塞", silence=silence)
