@@ -328,6 +328,23 @@ def test_a_full_disk_is_told_costs_only_what_memory_cannot_hold_and_recovers(tmp
     assert spool.error == ""
 
 
+def test_what_is_acknowledged_while_it_is_being_fetched_is_not_missed(tmp_path):
+    spool = open_spool(folder_at(tmp_path), SESSION, STATE)
+    for record in make_records(STATE, 10):
+        spool.put(record)
+    assert spool.flush(DEADLINE)
+    with spool._done:  # the thread cannot do the first before it knows the second
+        spool.fetch(range(3, 8))
+        spool.forget(10)
+    spool.put(make_record(STATE, 11))
+    assert spool.flush(DEADLINE)
+    spool.fetch(range(11, 12))
+    found: dict[int, TransitionRecord] = {}
+    wait_for(lambda: 11 in found or spool.damage, lambda: found.update(spool.take()))
+    assert spool.damage == ""
+    assert found.keys() == {11}
+
+
 def test_without_a_spool_memory_is_bounded(tmp_path):
     outbox = Outbox(memory=10)
     for _ in range(15):

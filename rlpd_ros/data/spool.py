@@ -150,7 +150,7 @@ class Spool:
         sequence, rest = wanted[0], wanted[1:]
         if sequence > self.written:
             rest = NOTHING
-        elif sequence >= self._files.first:
+        elif sequence > self._forgotten:
             try:
                 record = self._decode(self._files.read(sequence))
             except DataError as error:
