@@ -17,7 +17,6 @@ from launch_ros.actions import Node
 
 from rlpd_ros.errors import USER_ERROR
 from rlpd_ros.graph import MAX_RESPAWNS, RESPAWN_DELAY, RESPAWN_WINDOW, train_graph
-from rlpd_ros.ros.middleware import profile
 
 ARGUMENTS = {
     "params_file": ("", "ROS parameter files, separated by commas; the last one wins"),
@@ -82,7 +81,7 @@ def to_action(process, log_level) -> Node:
     return Node(
         package="rlpd_ros", executable=process.executable, name=process.name, namespace=process.namespace,
         parameters=[*process.parameter_files, *([process.parameters] if process.parameters else [])],
-        remappings=list(process.remaps.items()), additional_env=profile(),
+        remappings=list(process.remaps.items()), additional_env=process.environment,
         ros_arguments=["--log-level", log_level, *process.enclave_arguments],
         respawn=process.respawn, respawn_delay=RESPAWN_DELAY, on_exit=on_exit, output="screen", emulate_tty=True)
 

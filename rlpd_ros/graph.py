@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlpd_ros.enclaves import enclave_arguments
 from rlpd_ros.errors import ConfigError
+from rlpd_ros.ros.middleware import profile
 
 RESPAWN_DELAY = 1.0  # s
 MAX_RESPAWNS = 5  # of one process within RESPAWN_WINDOW: then something is wrong that starting again does not mend
@@ -41,6 +42,11 @@ class Process:
     def enclave_arguments(self) -> list[str]:
         """Return the ROS arguments that put it into its enclave, if DDS security is switched on."""
         return enclave_arguments(self.name, self.namespace)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the environment variables to start it with, besides those that there are."""
+        return profile()
 
 
 SHARED = ("transitions", "transitions_ack", "policy_params", "actor_status", "learner_status", "episode")
