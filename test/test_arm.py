@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.factory import make_arm
+from rlpd_ros.arm.opengl import find_backend
 from rlpd_ros.errors import ConfigError, DataError
 
 
@@ -48,6 +49,8 @@ sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
 ARMS = {
     "mujoco": ArmConfig(max_episode_steps=6),
+    "cameras": ArmConfig(max_episode_steps=6, cameras=("front", "wrist"), observe_cube=False, image_width=32,
+                         image_height=32),
     "pendulum": ArmConfig(arm="gymnasium", gym_env_id="Pendulum-v1", max_episode_steps=6),
     "car": ArmConfig(arm="gymnasium", gym_env_id="MountainCarContinuous-v0", max_episode_steps=6),
     "own": ArmConfig(arm="reach:ReachArm", max_episode_steps=6),
@@ -57,6 +60,8 @@ ARMS = {
 
 @pytest.fixture(params=ARMS)
 def config(request):
+    if request.param == "cameras" and not find_backend():
+        pytest.skip("nothing to draw with: neither EGL nor libosmesa6")
     return ARMS[request.param]
 
 
@@ -78,8 +83,13 @@ def check_observation(observation, spec):
         f.name: (f.shape, np.uint8) for f in spec.image_fields}
 
 
+def seen(observation):
+    """Return all that was observed as one array: the state, then the images."""
+    return np.concatenate([observation.state, *(image.ravel() for image in observation.images.values())])
+
+
 def rollout(arm, actions, seed=None):
-    return [arm.reset(seed).state, *(arm.step(action).observation.state for action in actions)]
+    return [seen(arm.reset(seed)), *(seen(arm.step(action).observation) for action in actions)]
 
 
 def random_actions(spec, count, seed=0):
@@ -111,15 +121,15 @@ def test_same_seed_and_actions_give_the_same_episode(arm, config):
     first = rollout(arm, actions, seed=5)
     np.testing.assert_array_equal(first, rollout(arm, actions, seed=5))
     np.testing.assert_array_equal(first, rollout(make_arm(config), actions, seed=5))
-    assert not np.array_equal(first[0], arm.reset(seed=6).state)
+    assert not np.array_equal(first[0], seen(arm.reset(seed=6)))
 
 
 def test_episodes_without_a_seed_differ_and_follow_from_the_configured_seed(arm, config):
-    starts = [arm.reset().state for _ in range(3)]
+    starts = [seen(arm.reset()) for _ in range(3)]
     assert not np.array_equal(starts[0], starts[1])
     assert not np.array_equal(starts[1], starts[2])
     again = make_arm(config)
-    np.testing.assert_array_equal(starts, [again.reset().state for _ in range(3)])
+    np.testing.assert_array_equal(starts, [seen(again.reset()) for _ in range(3)])
 
 
 def test_actions_beyond_the_range_are_clipped(arm, config):
@@ -135,7 +145,7 @@ def test_bad_actions_are_refused_and_change_nothing(arm, config):
     for bad in (np.zeros(n + 1), np.zeros((1, n)), np.full(n, np.nan), np.full(n, np.inf), None, "left", [[0], [0, 1]]):
         with pytest.raises(DataError, match="action"):
             arm.step(bad)
-    states = [arm.step(action).observation.state for action in good]
+    states = [seen(arm.step(action).observation) for action in good]
     np.testing.assert_array_equal(states, rollout(make_arm(config), good, seed=3)[1:])
 
 
@@ -144,7 +154,7 @@ def test_what_was_executed_does_the_same_when_it_is_asked_for(arm):
     arm.reset(seed=4)
     first = [arm.step(action) for action in asked]
     executed = [r.executed_action for r in first]
-    states = rollout(arm, executed, seed=4)[1:]
+    states = [found[:arm.spec.state_size] for found in rollout(arm, executed, seed=4)[1:]]
     np.testing.assert_allclose(states, [r.observation.state for r in first], atol=1e-5)
 
 

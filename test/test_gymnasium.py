@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """How Gymnasium's spaces, actions and episodes become those of an arm."""
 
-import ctypes.util
 import importlib.util
 import json
 import os
@@ -15,6 +14,7 @@ from gymnasium import spaces
 
 from rlpd_ros.arm.config import GymnasiumArmConfig
 from rlpd_ros.arm.gymnasium_arm import GymnasiumArm
+from rlpd_ros.arm.opengl import find_backend
 from rlpd_ros.errors import ConfigError, DataError
 
 
@@ -225,6 +225,7 @@ GYM_HIL = """
 import json, numpy as np
 from rlpd_ros.arm.config import GymnasiumArmConfig
 from rlpd_ros.arm.gymnasium_arm import GymnasiumArm
+from rlpd_ros.arm.opengl import find_backend
 config = GymnasiumArmConfig(
     gym_env_id="gym_hil/PandaPickCubeBase-v0", gym_import_module="gym_hil",
     gym_env_kwargs='{"random_block_position": true, "image_obs": false}',
@@ -244,7 +245,7 @@ print(json.dumps({"state": arm.spec.state_size, "action": arm.spec.action_size,
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gym_hil") is None, reason="gym_hil is not installed (make gym-hil)")
-@pytest.mark.skipif(not (ctypes.util.find_library("OSMesa") or ctypes.util.find_library("EGL")),
+@pytest.mark.skipif(not find_backend(),
                     reason="gym_hil needs OpenGL: neither libosmesa6 nor EGL is installed")
 def test_gym_hil_is_driven_by_its_expert(tmp_path):
     # in a process of its own: MuJoCo chooses its renderer when it is first imported

@@ -19,6 +19,8 @@ class DriverConfig:
         2.0, "largest change of an action's element from one step to the next, normalised; 2: no limit",
         low=0.01, high=2.0)
     seed: int = parameter(0, "of the start positions", low=0, high=2**32 - 1)
+    image_width: int = parameter(128, "of what a camera observes, pixels", low=8, high=2048)
+    image_height: int = parameter(128, "of what a camera observes, pixels", low=8, high=2048)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class MujocoArmConfig(DriverConfig):
         (0.45, 0.0), "centre of the square in which the cube starts: x, y, m", low=-1.0, high=1.0)
     cube_range: float = parameter(0.2, "side of that square, m", low=0.0, high=1.0)
     lift_height: float = parameter(0.1, "the held cube has to rise so far, m", low=0.01, high=0.5)
+    cameras: tuple[str, ...] = parameter((), "simulated cameras to observe by: front, wrist; empty: none")
+    observe_cube: bool = parameter(True, "observe where the cube is; without, only cameras show it")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from rlpd_ros.types import Observation, SpaceSpec, StepResult
 
 Expert = Callable[[Observation], np.ndarray]
-"""Chooses an action, float32 (action_size,) in [-1, 1], from an observation alone."""
+"""Chooses an action, float32 (action_size,) in [-1, 1], for the arm's newest observation, without memory."""
 
 
 @dataclass(frozen=True)

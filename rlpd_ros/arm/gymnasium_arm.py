@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import importlib
 import json
 import os
@@ -17,6 +16,7 @@ from gymnasium import spaces
 from rlpd_ros.arm.config import GymnasiumArmConfig
 from rlpd_ros.arm.driver import Expert
 from rlpd_ros.arm.expert import Disturbance, gym_hil_pick_cube
+from rlpd_ros.arm.opengl import NEEDED, find_backend
 from rlpd_ros.arm.safety import admit_action
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.types import Observation, SpaceField, SpaceSpec, StepResult
@@ -145,7 +145,7 @@ def _make(config: GymnasiumArmConfig) -> gymnasium.Env:
                           "install the package that provides the environment") from error
     except Exception as error:  # an environment's constructor may raise anything
         text = " ".join(str(error).split())
-        hint = "; install libosmesa6, or choose a renderer by MUJOCO_GL=osmesa or egl" if "OpenGL" in text else ""
+        hint = f"; {NEEDED}" if "OpenGL" in text else ""
         raise ConfigError(f"gym_env_id {config.gym_env_id!r} with {kwargs}: {text}{hint}") from error
 
 
@@ -156,10 +156,9 @@ def _choose_opengl() -> None:
     """
     headless = sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     if headless and "MUJOCO_GL" not in os.environ:
-        for backend, library in (("osmesa", "OSMesa"), ("egl", "EGL")):
-            if ctypes.util.find_library(library):
-                os.environ["MUJOCO_GL"] = backend
-                return
+        backend = find_backend()
+        if backend:
+            os.environ["MUJOCO_GL"] = backend
 
 
 def _json_object(name: str, text: str) -> dict[str, Any]:

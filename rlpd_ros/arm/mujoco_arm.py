@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A simulated Franka Panda that picks up a cube: no meshes, no OpenGL, some two thousand control steps a second."""
+"""A simulated Franka Panda that picks up a cube: no meshes; some two thousand control steps a second, unseen."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rlpd_ros.arm.driver import Expert, Telemetry
 from rlpd_ros.arm.expert import Disturbance, pick_motion
 from rlpd_ros.arm.kinematics import ToolKinematics
 from rlpd_ros.arm.safety import admit_action, clip, limit_joint_motion
+from rlpd_ros.arm.scene_cameras import SceneCameras
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.types import Observation, SpaceField, SpaceSpec, StepResult
 
@@ -32,9 +33,9 @@ class MujocoArm:
 
     Action (4): the tool's motion in units of ``translation_scale``, and the opening to go to, -1 closed, 1 open; the
     fingers move at the real hand's speed, 1 cm of opening per 0.1 s. Observation (21): joint positions and velocities,
-    finger opening, the tool's position, and the way from there to the cube. Reward 1 and termination when the cube is
-    held ``lift_height`` above where it lay; reward 0 and termination when the cube has left the tool's workspace, for
-    then no reward can follow.
+    finger opening, the tool's position, and, with ``observe_cube``, the way from there to the cube; the pictures of
+    ``cameras``. Reward 1 and termination when the cube is held ``lift_height`` above where it lay; reward 0 and
+    termination when the cube has left the tool's workspace, for then no reward can follow.
     """
 
     def __init__(self, config: MujocoArmConfig):
@@ -54,6 +55,8 @@ class MujocoArm:
         self._home = self._find_home()
         self.spec = self._make_spec()
         self._low, self._high = self.spec.state_bounds
+        self._cameras = SceneCameras(model, data, config.cameras, config.image_width, config.image_height) if (
+            config.cameras) else None
 
         self._positions, self._velocities = data.qpos, data.qvel  # views: to look an attribute of MjData up takes time
         self._tool = data.site_xpos[model.site("tool").id]
@@ -110,14 +113,16 @@ class MujocoArm:
         disturb = Disturbance(noise, seed)
 
         def act(observation: Observation) -> np.ndarray:
-            opening, offset = observation.state[14], observation.state[18:21]
-            motion, close = pick_motion(offset, closed=opening < _HOLDING)
+            opening = observation.state[14]
+            motion, close = pick_motion(self._cube - self._tool, closed=opening < _HOLDING)  # observed or not
             return np.append(disturb(motion / self._scale), -1.0 if close else 1.0).astype(np.float32)
 
         return act
 
     def close(self) -> None:
         self._over = True
+        if self._cameras is not None:
+            self._cameras.close()
 
     def _move(self, action: np.ndarray) -> None:
         """Make an admissible action's motion, as far as the limits allow, and note what was executed."""
@@ -144,13 +149,15 @@ class MujocoArm:
         return executed
 
     def _observe(self) -> Observation:
-        state = np.empty(21, np.float32)
+        state = np.empty(self._low.size, np.float32)
         state[:7] = self._positions[:_JOINTS]
         state[7:14] = self._velocities[:_JOINTS]
         state[14] = self._positions[7] + self._positions[8]
         state[15:18] = self._tool
-        state[18:21] = self._cube - self._tool
-        return Observation(clip(state, self._low, self._high))
+        if self._config.observe_cube:
+            state[18:21] = self._cube - self._tool
+        images = self._cameras.look() if self._cameras is not None else {}
+        return Observation(clip(state, self._low, self._high), images)
 
     def _outcome(self) -> tuple[bool, bool]:
         """Return whether the cube is held high enough, and whether it is out of reach."""
@@ -179,6 +186,7 @@ class MujocoArm:
         low, high = self._box_low - _MARGIN, self._box_high + _MARGIN
         low[2] = 0.0
         opening = SpaceField.box("gripper_opening", (0.0,), (_OPEN,), "m")
+        cube = (SpaceField.box("cube_offset", low - high, high - low, "m"),) if config.observe_cube else ()
         return SpaceSpec(
             robot="mujoco_panda",
             observation=(
@@ -186,7 +194,8 @@ class MujocoArm:
                 SpaceField.box("joint_velocity", -speed, speed, "rad/s"),
                 opening,
                 SpaceField.box("ee_position", low, high, "m"),
-                SpaceField.box("cube_offset", low - high, high - low, "m"),
+                *cube,
+                *(SpaceField.image(name, config.image_height, config.image_width) for name in config.cameras),
             ),
             action=(SpaceField.box("ee_motion", -self._scale, self._scale, "m"), opening),
             control_rate=config.control_rate, frame_id=_FRAME,

@@ -11,6 +11,7 @@ import numpy as np
 from rlpd_ros.arm.config import MujocoArmConfig
 from rlpd_ros.arm.mujoco_arm import MujocoArm
 from rlpd_ros.bench.timing import Effort, high
+from rlpd_ros.errors import ConfigError
 from rlpd_ros.tables import Row, at_least, at_most
 from rlpd_ros.types import Observation
 
@@ -59,6 +60,20 @@ def tracking_errors(arm: MujocoArm) -> np.ndarray:
     return np.array(errors)
 
 
+def cameras(effort: Effort) -> Row:
+    """Return control steps per second with two cameras of 128 x 128, by wall time: they are drawn on several cores."""
+    name = "simulated arm: control steps with two cameras, wall time"
+    try:
+        seeing = MujocoArm(MujocoArmConfig(cameras=("front", "wrist"), observe_cube=False))
+    except ConfigError as error:
+        return at_least(f"{name}: {error}", None, 40.0, "1/s")
+    expert = seeing.expert(NOISE)
+    measured = [steps_per_second(seeing, expert, time.perf_counter, effort.samples)
+                for _ in range(1 + effort.repetitions)]
+    seeing.close()
+    return high(name, measured[1:], "1/s", 40.0)
+
+
 def arm(effort: Effort) -> Iterator[Row]:
     """Yield control steps per second, the expert's success, and how well the tool follows its commands."""
     simulated, rng = MujocoArm(MujocoArmConfig()), np.random.default_rng(0)
@@ -76,6 +91,7 @@ def arm(effort: Effort) -> Iterator[Row]:
         success, steps = expert_episodes(simulated, simulated.expert(noise), effort.samples // 5)
         yield at_least(f"simulated arm: expert's success, noise {noise:g}", success, 100.0, "%")
         yield at_most(f"simulated arm: expert's steps, noise {noise:g}", steps, 30.0, "1")
+    yield cameras(effort)
     errors = tracking_errors(simulated)
     yield at_most("simulated arm: tool's tracking error, median", float(np.median(errors)), 1.0, "mm")
     yield at_most("simulated arm: tool's tracking error, 99 %", float(np.percentile(errors, 99)), 5.0, "mm")
