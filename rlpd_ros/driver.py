@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 
 from rlpd_ros.arm.driver import ArmDriver
-from rlpd_ros.errors import DataError
-from rlpd_ros.types import ActionRecord, Source, SpaceSpec, TimeStep, expect_shape
+from rlpd_ros.errors import ConfigError, DataError
+from rlpd_ros.types import ActionRecord, Source, SpaceField, SpaceSpec, TimeStep, expect_shape
 from rlpd_ros.untrusted import printable
 
 
@@ -22,17 +22,36 @@ class DriverOutputs(Protocol):
     def warn(self, text: str) -> None: ...
 
 
+class Cameras(Protocol):
+    """Cameras that are not the arm's own: their images, and whether they belong to what it observes."""
+
+    @property
+    def fields(self) -> tuple[SpaceField, ...]: ...
+    def look(self, now: int) -> dict[str, np.ndarray]: ...  # of ``now``, ns; raises DataError if there are none of then
+
+
 class Driver:
     """Step ``arm`` with the actions that answer its observations.
 
     In lockstep each action is executed as it comes, and an observation that nobody answers is published again. In real
     time ``tick``, called at the control rate, executes the answer that came in time or holds the arm still, and then
     observes afresh: an answer to an older observation is late and is not executed.
+
+    With ``cameras`` their images are part of the observation. What they do not show is not published: the arm holds
+    still and is observed afresh until they do.
     """
 
     def __init__(self, arm: ArmDriver, out: DriverOutputs, session: str, repeat_period: float,
-                 clock: Callable[[], float], wall_ns: Callable[[], int]) -> None:
+                 clock: Callable[[], float], wall_ns: Callable[[], int], cameras: Cameras | None = None) -> None:
         self.spec: SpaceSpec = arm.spec
+        if cameras is not None:
+            twice = {f.name for f in arm.spec.observation} & {f.name for f in cameras.fields}
+            if twice:
+                raise ConfigError(f"camera_topics: the arm observes {', '.join(sorted(twice))} itself; give that "
+                                  "camera another name")
+            self.spec = replace(arm.spec, observation=(*arm.spec.observation, *cameras.fields))
+        self._cameras = cameras
+        self._unseen: TimeStep | None = None  # waits for the cameras
         self.overruns = 0
         self._repeat_period = repeat_period
         self._arm = arm
@@ -72,19 +91,21 @@ class Driver:
 
     def tick(self) -> None:
         """Do what time asks for: a control step (real time), or a repetition (lockstep)."""
-        if self._now is None:
+        if self._unseen is not None:
+            self._observe_again(self._unseen)
+        elif self._now is None:
             return
-        if self.spec.lockstep:
+        elif self.spec.lockstep:
             if self._clock() - self._published_at >= self._repeat_period:
-                self._publish(self._now)
+                self._send(self._now)
         elif self._now.last:
             self._arm.hold()
-            self._publish(self._now)
+            self._send(self._now)
         elif self._pending is not None:
             self._execute(self._pending)
         else:
             self.overruns += 1
-            self._publish(replace(self._now, observation=self._arm.hold().observation, stamp=self._wall_ns()))
+            self._observe_again(self._now)
 
     def _execute(self, action: ActionRecord) -> None:
         assert self._now is not None
@@ -98,7 +119,23 @@ class Driver:
             self._session, self._episode, self._now.step + 1, result.observation, result.reward, result.terminated,
             result.truncated, result.success, result.executed_action, Source(action.source), self._wall_ns()))
 
+    def _observe_again(self, now: TimeStep) -> None:
+        self._publish(replace(now, observation=self._arm.hold().observation, stamp=self._wall_ns()))
+
     def _publish(self, now: TimeStep) -> None:
+        """Publish what is observed, or wait until the cameras show it too."""
+        self._now, self._unseen = None, None
+        if self._cameras is not None:
+            try:
+                images = self._cameras.look(now.stamp)
+            except DataError as error:
+                self._unseen = now
+                self._out.warn(f"holding still: {error}")
+                return
+            now = replace(now, observation=replace(now.observation, images={**now.observation.images, **images}))
+        self._send(now)
+
+    def _send(self, now: TimeStep) -> None:
         self._now = now
         self._published_at = self._clock()
         self._out.publish_observation(now)

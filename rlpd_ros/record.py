@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.driver import ArmDriver, Expert
-from rlpd_ros.arm.factory import make_arm
+from rlpd_ros.arm.factory import make_arm_alone
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.ros.bags import TransitionLog
 from rlpd_ros.ros.main import wall_ns
@@ -30,7 +30,7 @@ def record_demonstrations(configuration: ArmConfig, bag: Path, episodes: int = E
         raise ConfigError(f"episodes: expected at least 1, found {episodes}")
     if bag.exists():
         raise ConfigError(f"{bag} exists already and is not overwritten; choose another name")
-    arm = make_arm(configuration)
+    arm = make_arm_alone(configuration)
     try:
         expert = arm.expert(EXPERT_NOISE, configuration.seed)
         if expert is None:

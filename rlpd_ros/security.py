@@ -29,9 +29,10 @@ class Rights:
     calls: tuple[str, ...] = ()
 
 
+CAMERAS = qos.Topic("camera/*/image_raw", "sensor_msgs/msg/Image")  # what is observed; from where is not known here
 RIGHTS: dict[str, Rights] = {
-    "arm_driver": Rights((qos.SPACE_SPEC, qos.OBSERVATION, qos.JOINT_STATES, qos.EE_POSE), (qos.ACTION,),
-                         serves=("reset",)),
+    "arm_driver": Rights((qos.SPACE_SPEC, qos.OBSERVATION, qos.JOINT_STATES, qos.EE_POSE, qos.DIAGNOSTICS, CAMERAS),
+                         (qos.ACTION,), serves=("reset",)),
     "demo_loader": Rights((qos.DEMO_MANIFEST, qos.DEMO_TRANSITIONS),
                           (qos.SPACE_SPEC, qos.TRANSITIONS_ACK, qos.LEARNER_STATUS)),
     "learner": Rights((qos.POLICY_PARAMS, qos.POLICY_VERSION, qos.TRANSITIONS_ACK, qos.LEARNER_STATUS),
@@ -41,7 +42,7 @@ RIGHTS: dict[str, Rights] = {
                     (qos.SPACE_SPEC, qos.OBSERVATION, qos.POLICY_PARAMS, qos.TRANSITIONS_ACK, qos.LEARNER_STATUS,
                      qos.INTERVENTION), calls=("reset",)),
     "monitor": Rights((qos.DIAGNOSTICS,), HEARD),
-    "rlpd_doctor": Rights((), (*HEARD, qos.DIAGNOSTICS)),
+    "rlpd_doctor": Rights((), HEARD),
     "rlpd_progress": Rights((), (qos.LEARNER_STATUS, qos.ACTOR_STATUS)),
 }
 """Node -> its rights. The last two are in one enclave: they only listen."""

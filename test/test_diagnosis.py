@@ -16,7 +16,7 @@ from rlpd_ros.data.demonstrations import DemonstrationManifest
 from rlpd_ros.diagnosis import CHECKS, LANGUAGES, Evidence, Level, diagnose, faults, troubleshooting_rows
 from rlpd_ros.diagnosis.collector import Collector
 from rlpd_ros.diagnosis.connection import MARKS, WIRES
-from rlpd_ros.diagnosis.evidence import Endpoint, Graph, LocalProcess, Machine, Mismatch
+from rlpd_ros.diagnosis.evidence import CameraSight, Endpoint, Graph, LocalProcess, Machine, Mismatch
 from rlpd_ros.diagnosis.local import KNOWN, kind_of, processes
 from rlpd_ros.status import HOST, ActorReport, ActorState, LearnerReport, LearnerState
 from rlpd_ros.types import EpisodeSummary, SpaceField, SpaceSpec
@@ -135,6 +135,9 @@ FAULTS = {
         "state": LearnerState.WAITING_FOR_DEMONSTRATIONS, "demo_expected": 0, "demo_buffer_size": 0}},
     "nodes dead": {"silent": "learner", "learner": {"host": HOST}, "machine": machine_without("learner")},
     "nodes ended": {"errors": {"learner": "ValueError: no"}},
+    "cameras": {"cameras": {"wrist": CameraSight(NOW - 1.0, True, True, "no image received yet")},
+                "actor": {"state": ActorState.WAITING_FOR_ARM}},
+    "cameras often late": {"cameras": {"wrist": CameraSight(NOW - 1.0, True, False, "3 of the last 10 waited")}},
     "arm": {"actor": {"state": ActorState.WAITING_FOR_ARM}},
     "buffers": {"machine": replace(MACHINE, shm_free=1000)},
     "buffers network": {"machine": replace(MACHINE, socket_buffer=1000), "actor": {"host": "another"}},
@@ -207,6 +210,7 @@ HARMLESS = {
     "training is over": {"learner": {"state": LearnerState.FINISHED}, "graph": wires(without="actor"), "actors": {},
                          "machine": EMPTY},
     "a long way over one machine": {"machine": replace(MACHINE, socket_buffer=1000)},
+    "a camera that was late long ago": {"cameras": {"wrist": CameraSight(NOW - 9.0, True, True, "no image")}},
     "one restart": {"restarts": {"learner": 1}},
     "clocks that nearly agree": {"late": -0.5},
     "a process that cannot be seen, but speaks": {"machine": machine_without("learner")},

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from rlpd_ros.driver import Driver
-from rlpd_ros.errors import DataError
+from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.types import ActionRecord, Observation, Source, SpaceField, SpaceSpec, StepResult, TimeStep
 
 SPEC = SpaceSpec("point", (SpaceField.box("x", [-1], [1], "m"),), (SpaceField.box("dx", [-0.5], [0.5], "m"),), 10.0,
@@ -39,15 +41,31 @@ class PointArm:
         return StepResult(self._observe(), 0.0, False, False, False, np.zeros(1, np.float32))
 
 
+class Eyes:
+    """Show how often they were looked at; shut, they see nothing."""
+
+    fields = (SpaceField.image("front", 1, 1),)
+
+    def __init__(self) -> None:
+        self.shut, self.looks = False, []
+
+    def look(self, now: int) -> dict[str, np.ndarray]:
+        self.looks.append(now)
+        if self.shut:
+            raise DataError("camera front: shut")
+        return {"front": np.full((1, 1, 3), len(self.looks), np.uint8)}
+
+
 class World:
     """Records what the driver does; its clocks stand still unless moved."""
 
-    def __init__(self, lockstep: bool) -> None:
+    def __init__(self, lockstep: bool, cameras: Eyes | None = None) -> None:
         self.observations: list[TimeStep] = []
         self.warnings: list[str] = []
         self.now = 0.0
         self.arm = PointArm(lockstep)
-        self.driver = Driver(self.arm, self, "arm-1", 0.2, lambda: self.now, self._stamp)
+        self.driver = Driver(self.arm, self, "arm-1", 0.2, lambda: self.now, self._stamp,
+                             cameras)
         self.driver.reset()
 
     def _stamp(self) -> int:
@@ -137,3 +155,57 @@ def test_a_refused_action_does_not_take_the_place_of_a_good_one() -> None:
         world.answer(float("inf"))
     world.driver.tick()
     assert (world.arm.steps, world.arm.holds) == (1, 0)
+
+
+def test_images_belong_to_the_observation_and_to_the_space() -> None:
+    eyes = Eyes()
+    world = World(True, eyes)
+    assert [f.name for f in world.driver.spec.observation] == ["x", "front"]
+    world.answer(1.0)
+    assert [o.observation.images["front"][0, 0, 0] for o in world.observations] == [1, 2]
+    assert eyes.looks == [o.stamp for o in world.observations]
+    world.now = 0.3
+    world.driver.tick()  # a repetition is the same observation
+    assert world.observations[2] is world.observations[1]
+
+
+@pytest.mark.parametrize("lockstep", [True, False])
+def test_what_the_cameras_do_not_show_waits_and_is_then_told_as_it_was(lockstep: bool) -> None:
+    eyes = Eyes()
+    world = World(lockstep, eyes)
+    eyes.shut = True
+    first = world.observations[0]
+    world.answer(1.0)
+    if not lockstep:
+        world.driver.tick()  # the step is made, and seen by nobody
+    assert (world.arm.steps, world.arm.holds) == (1, 0)
+    for holds in (1, 2):
+        world.driver.tick()
+        assert (len(world.observations), world.arm.steps, world.arm.holds) == (1, 1, holds)
+    assert set(world.warnings) == {"holding still: camera front: shut"}
+    world.answer(1.0, step=0, stamp=first.stamp)  # answers what is not so any more
+    assert world.arm.steps == 1
+    eyes.shut = False
+    world.driver.tick()
+    step = world.observations[-1]
+    assert (step.step, step.source, step.truncated) == (1, Source.POLICY, False)
+    np.testing.assert_allclose(step.executed_action, [0.8])
+    assert world.driver.overruns == 0
+
+
+def test_a_reset_forgets_what_nobody_has_seen() -> None:
+    eyes = Eyes()
+    world = World(True, eyes)
+    eyes.shut = True
+    world.answer(1.0)
+    eyes.shut = False
+    world.driver.reset()
+    world.driver.tick()
+    assert [(o.episode, o.step) for o in world.observations] == [(1, 0), (2, 0)]
+
+
+def test_a_camera_must_not_have_the_name_of_what_the_arm_observes() -> None:
+    eyes = Eyes()
+    eyes.fields = (SpaceField.image("x", 1, 1),)
+    with pytest.raises(ConfigError, match="camera_topics: the arm observes x itself"):
+        World(True, eyes)

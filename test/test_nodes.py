@@ -398,7 +398,7 @@ def test_in_real_time_the_arm_keeps_its_pace(graph, learn):
     graph.until(lambda: (s := graph.last(qos.ACTOR_STATUS)) and s.held_actions >= 3, "it holds still at its own pace")
     learn()
     status = graph.until(lambda: (s := graph.last(qos.ACTOR_STATUS)) and s.policy_actions >= 20 and s)
-    stamps = [messages._stamp(o) for o in graph.heard["observation"]]
+    stamps = [messages.stamp_of(o) for o in graph.heard["observation"]]
     assert (stamps[-1] - stamps[0]) / (len(stamps) - 1) > 0.045e9  # a busy machine may be slower
     assert status.overruns <= status.held_actions
 

@@ -9,7 +9,26 @@ from rlpd_ros.config import parameter
 
 
 @dataclass(frozen=True)
-class DriverConfig:
+class CameraConfig:
+    """What images are observed, and from which topics a real arm's come. See docs/cameras.md."""
+
+    image_width: int = parameter(
+        128, "of the observed images, pixels; a Gymnasium environment has its own", low=8, high=2048)
+    image_height: int = parameter(
+        128, "of the observed images, pixels; a Gymnasium environment has its own", low=8, high=2048)
+    camera_topics: tuple[str, ...] = parameter(
+        (), "cameras to observe by, each NAME=TOPIC: sensor_msgs/Image, CompressedImage if TOPIC ends in /compressed")
+    camera_crops: tuple[str, ...] = parameter(
+        (), "what of their pictures to use, each NAME=X,Y,WIDTH,HEIGHT in pixels; without: all")
+    camera_sizes: tuple[str, ...] = parameter(
+        (), "other sizes than image_width and image_height for some of them, each NAME=WIDTH,HEIGHT")
+    camera_max_difference: float = parameter(
+        0.1, "largest difference between the stamps of an image and of the state, s; beyond it the arm holds still",
+        low=0.001, high=10.0)
+
+
+@dataclass(frozen=True)
+class DriverConfig(CameraConfig):
     """What every arm driver is told."""
 
     control_rate: float = parameter(10.0, "actions per second, Hz", low=0.1, high=1000.0)
@@ -19,8 +38,6 @@ class DriverConfig:
         2.0, "largest change of an action's element from one step to the next, normalised; 2: no limit",
         low=0.01, high=2.0)
     seed: int = parameter(0, "of the start positions", low=0, high=2**32 - 1)
-    image_width: int = parameter(128, "of what a camera observes, pixels", low=8, high=2048)
-    image_height: int = parameter(128, "of what a camera observes, pixels", low=8, high=2048)
 
 
 @dataclass(frozen=True)

@@ -26,3 +26,12 @@ def make_arm(config: ArmConfig) -> ArmDriver:
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"arm {config.arm!r}: {error}; is the folder of {module}.py on PYTHONPATH?") from error
     return make(config)
+
+
+def make_arm_alone(config: ArmConfig) -> ArmDriver:
+    """Make an arm for a process without ROS. Raises ConfigError for one that sees by topics too."""
+    if config.camera_topics:
+        raise ConfigError("camera_topics: only the arm driver node gets images from topics, and this runs without it; "
+                          "record demonstrations by a person (docs/demonstrations.md), and evaluate by eval_every "
+                          "while the nodes run")
+    return make_arm(config)

@@ -7,7 +7,7 @@ import argparse
 import json
 import sys
 
-from rlpd_ros.arm.factory import make_arm
+from rlpd_ros.arm.factory import make_arm_alone
 from rlpd_ros.errors import ConfigError
 from rlpd_ros.exported_policy import load_policy
 from rlpd_ros.metrics import wilson_interval
@@ -27,7 +27,7 @@ def main(options: argparse.Namespace) -> int:
     configurations = read_configurations(run)
     configurations.add_override(f"arm_driver.seed={options.seed}")
     snapshot = load_policy(run.policy)
-    arm = make_arm(configurations.get("arm_driver", ArmConfig))
+    arm = make_arm_alone(configurations.get("arm_driver", ArmConfig))
     try:
         policy = Policy(arm.spec, configurations.get("actor", PolicyConfig))
         params, _ = verify(snapshot, policy, arm.spec)

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import replace
 
 from rlpd_ros.data.demonstrations import DemonstrationManifest
-from rlpd_ros.diagnosis.evidence import Evidence, Graph, LocalProcess, Machine, Sample, Track
+from rlpd_ros.diagnosis.evidence import CameraSight, Evidence, Graph, LocalProcess, Machine, Sample, Track
 from rlpd_ros.status import ActorReport, LearnerReport
 from rlpd_ros.types import EpisodeSummary, SpaceSpec
 
@@ -16,7 +16,7 @@ FORGET = 60.0  # s after which a session that is gone is of no interest any more
 IDLE = 0.04  # share of a core that a process does not need for doing nothing
 IDLE_TIME = 1.5  # s over which that is measured
 BURST = 0.1  # s between messages that were kept for whom comes late, or held up
-MAX_SESSIONS = 50  # these two bound the memory that strangers can claim
+MAX_SESSIONS = 50  # of learners, actors and cameras; these two bound the memory that strangers can claim
 MAX_SPACES = 10
 
 
@@ -47,6 +47,12 @@ class Collector:
 
     def hear_episode(self, episode: EpisodeSummary) -> None:
         self.evidence.episodes.append(episode)
+
+    def hear_camera(self, name: str, sight: CameraSight) -> None:
+        self.evidence.cameras.pop(name, None)
+        self.evidence.cameras[name] = sight
+        while len(self.evidence.cameras) > MAX_SESSIONS:
+            del self.evidence.cameras[next(iter(self.evidence.cameras))]
 
     def hear_restarts(self, restarts: dict[str, int]) -> None:
         """Take what a monitor has counted: it may have been here for longer."""

@@ -107,6 +107,16 @@ class Graph:
 
 
 @dataclass(frozen=True)
+class CameraSight:
+    """What an arm driver said of one camera: when that came, whether and how badly something is wrong, and what."""
+
+    at: float
+    faulty: bool
+    blind: bool  # and so the arm holds still
+    text: str
+
+
+@dataclass(frozen=True)
 class LocalProcess:
     """A node of this package that runs on this machine, whether or not it can be discovered."""
 
@@ -150,6 +160,7 @@ class Evidence:
     actors: dict[str, Track[ActorReport]] = field(default_factory=dict)
     spaces: dict[str, SpaceSpec] = field(default_factory=dict)  # of arms, by fingerprint, the newest last
     manifest: DemonstrationManifest | None = None
+    cameras: dict[str, CameraSight] = field(default_factory=dict)  # by name; of several arms after that of the arm
     episodes: deque[EpisodeSummary] = field(default_factory=lambda: deque(maxlen=200))
     graph: Graph | None = None
     machine: Machine = field(default_factory=Machine)

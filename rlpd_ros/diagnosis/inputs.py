@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from rlpd_ros.diagnosis.evidence import Evidence, Track
+from rlpd_ros.diagnosis.evidence import ALIVE, Evidence, Track
 from rlpd_ros.diagnosis.finding import NO_LEARNER, Outcome, Text, check, error, of_learner, ok, unknown, warn
 from rlpd_ros.status import LearnerReport, LearnerState
 
@@ -117,4 +117,20 @@ def demo_actions(evidence: Evidence) -> Outcome:
     return ok(f"{share:.0%} at a bound", f"{share:.0%} 在边界上", saturated_share=share)
 
 
-CHECKS = (spaces, network, demonstrations, demo_rewards, demo_actions)
+@check("cameras", Text("Cameras see what happens", "相机看得到现场"),
+       Text("The arm holds still: an image that belongs to what the arm observes is missing", "机械臂静止：缺少与机械臂状态同时的图像"),
+       Text("See that the camera's driver runs and stamps its images by the same clock (`ros2 topic hz TOPIC`, chrony); correct "
+            "camera_topics or camera_crops, or raise camera_max_difference.",
+            "检查相机驱动是否运行、图像时间戳是否用同一时钟（`ros2 topic hz TOPIC`、chrony）；改正 camera_topics 或 camera_crops，或增大 camera_max_difference。"))
+def cameras(evidence: Evidence) -> Outcome:
+    recent = {name: sight for name, sight in evidence.cameras.items() if evidence.now - sight.at < ALIVE}
+    for name, sight in sorted(recent.items(), key=lambda item: not item[1].blind):
+        if sight.faulty:
+            judge = error if sight.blind else warn
+            return judge(f"{name}: {sight.text}", f"{name}：{sight.text}", camera=name)
+    if not recent:
+        return ok("no camera topics", "没有相机话题")
+    return ok(f"images from {', '.join(sorted(recent))}", f"有图像：{'、'.join(sorted(recent))}")
+
+
+CHECKS = (spaces, network, demonstrations, demo_rewards, demo_actions, cameras)

@@ -11,8 +11,8 @@ from rlpd_ros.diagnosis.finding import Check, Finding, Level, Text
 
 CHECKS: tuple[Check, ...] = (
     training.failed, machine.disk, connection.domain, connection.qos, connection.connections, connection.restarts,
-    connection.blocked, inputs.spaces, inputs.demonstrations, connection.nodes, connection.arm, machine.buffers,
-    inputs.network, *policy.CHECKS[:3], inputs.demo_rewards, training.training_starts, training.transitions,
+    connection.blocked, inputs.spaces, inputs.demonstrations, connection.nodes, inputs.cameras, connection.arm,
+    machine.buffers, inputs.network, *policy.CHECKS[:3], inputs.demo_rewards, training.training_starts, training.transitions,
     policy.policy_lag, learning.frozen, learning.q_values, learning.began_anew, policy.random_actions,
     machine.clock, machine.overruns, inputs.demo_actions, training.stale_data, learning.entropy, *policy.LATE_CHECKS,
     *learning.LATE_CHECKS, *training.LATE_CHECKS, *exposure.CHECKS)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 import time
 
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 
@@ -13,12 +14,15 @@ from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.factory import make_arm
 from rlpd_ros.driver import Driver
 from rlpd_ros.ros import messages, qos
+from rlpd_ros.ros.camera_status import CameraStatus
+from rlpd_ros.ros.cameras import CameraTopics
 from rlpd_ros.ros.main import run_node, wall_ns
 from rlpd_ros.ros.parameters import declare, own_seed
 from rlpd_ros.settings import DriverNodeConfig
 from rlpd_ros.types import TimeStep, new_session
 from rlpd_ros.untrusted import Refusals
 
+CAMERA_STATUS_PERIOD = 1.0  # s between two statuses of cameras on /diagnostics
 REPEAT_CHECK = 0.05  # s between looks for an observation that nobody answered (lockstep)
 
 
@@ -29,8 +33,11 @@ class ArmDriverNode(Node):
         super().__init__("arm_driver", **kwargs)
         node_config, arm_config = declare(self, DriverNodeConfig, ArmConfig)
         self._arm = make_arm(own_seed(self, arm_config))
-        self._driver = Driver(self._arm, self, new_session("arm"), node_config.repeat_period, time.monotonic, wall_ns)
+        self._cameras = CameraTopics(self, arm_config)
+        self._driver = Driver(self._arm, self, new_session("arm"), node_config.repeat_period, time.monotonic, wall_ns,
+                              self._cameras)
         spec = self._driver.spec
+        self._images = {f.name: qos.publisher(self, qos.camera(f.name)) for f in spec.image_fields}
         self._observations = qos.publisher(self, qos.OBSERVATION)
         self._joint_states = qos.publisher(self, qos.JOINT_STATES)
         self._ee_pose = qos.publisher(self, qos.EE_POSE)
@@ -39,9 +46,13 @@ class ArmDriverNode(Node):
         qos.subscription(self, qos.ACTION, self._on_action, Refusals(self.get_logger().warning))
         self.create_service(Trigger, "reset", self._on_reset)
         self.create_timer(REPEAT_CHECK if spec.lockstep else 1.0 / spec.control_rate, self._driver.tick)
+        if arm_config.camera_topics:
+            self._camera_status = CameraStatus(self.get_namespace(), self._cameras.inputs)
+            self._diagnostics = qos.publisher(self, qos.DIAGNOSTICS)
+            self.create_timer(CAMERA_STATUS_PERIOD, self._tell_cameras)
         pace = "in lockstep with the actor" if spec.lockstep else f"at {spec.control_rate:g} Hz"
-        self.get_logger().info(f"driving {spec.robot} {pace}: observation {spec.state_size} numbers, action "
-                               f"{spec.action_size}, space {spec.fingerprint}")
+        self.get_logger().info(f"driving {spec.robot} {pace}: observation {spec.state_size} numbers and "
+                               f"{len(spec.image_fields)} images, action {spec.action_size}, space {spec.fingerprint}")
         self._driver.reset()
 
     def _on_action(self, message) -> None:
@@ -56,10 +67,18 @@ class ArmDriverNode(Node):
         self._observations.publish(messages.from_time_step(now, self._driver.spec))
         wanted = self._joint_states.get_subscription_count() + self._ee_pose.get_subscription_count()
         telemetry = self._arm.telemetry() if wanted else None
+        for name, publisher in self._images.items():
+            if publisher.get_subscription_count():
+                publisher.publish(messages.from_image(now.observation.images[name], now.stamp, name))
         if telemetry is not None:
             frame = self._driver.spec.frame_id
             self._joint_states.publish(messages.from_joint_state(telemetry, now.stamp, frame))
             self._ee_pose.publish(messages.from_ee_pose(telemetry, now.stamp, frame))
+
+    def _tell_cameras(self) -> None:
+        message = DiagnosticArray(status=self._camera_status.messages())
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
 
     def warn(self, text: str) -> None:
         self.get_logger().warning(text, throttle_duration_sec=1.0)

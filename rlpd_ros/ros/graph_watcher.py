@@ -17,12 +17,13 @@ from rlpd_ros.diagnosis.connection import MARKS, WIRES
 from rlpd_ros.diagnosis.evidence import Endpoint, Evidence, Graph, Mismatch
 from rlpd_ros.diagnosis.local import look
 from rlpd_ros.ros import messages, qos
+from rlpd_ros.ros.camera_status import read_statuses
 from rlpd_ros.settings import NODES
 from rlpd_ros.status import HOST, ActorReport, LearnerReport
 from rlpd_ros.types import EpisodeSummary
 from rlpd_ros.untrusted import Refusals
 
-HEARD = (qos.LEARNER_STATUS, qos.ACTOR_STATUS, qos.SPACE_SPEC, qos.DEMO_MANIFEST, qos.EPISODE)
+HEARD = (qos.LEARNER_STATUS, qos.ACTOR_STATUS, qos.SPACE_SPEC, qos.DEMO_MANIFEST, qos.EPISODE, qos.DIAGNOSTICS)
 TOPICS = tuple(dict.fromkeys([topic for topic, _, _ in WIRES] + list(MARKS.values())))
 ARM_TOPICS = (qos.SPACE_SPEC.name, qos.OBSERVATION.name, qos.ACTION.name)  # in the namespace of each arm
 ENOUGH = 2.2  # s
@@ -39,13 +40,15 @@ class GraphWatcher:
         self._collector = Collector(patience)
         self._strangers: Counter[str] = Counter()
         self._refusals = Refusals(node.get_logger().warning)
-        callbacks = (self._on_learner, self._on_actor, self._on_space, self._on_manifest, self._on_episode)
+        callbacks = (self._on_learner, self._on_actor, self._on_space, self._on_manifest, self._on_episode,
+                     self._on_diagnostics)
         for topic, callback in zip(HEARD, callbacks, strict=True):
             qos.subscription(node, topic, callback, self._refusals)
+        self._heeds_monitor = False
 
     def heed_monitor(self) -> None:
         """Take what a monitor of the same namespace has seen before this process came."""
-        qos.subscription(self._node, qos.DIAGNOSTICS, self._on_diagnostics, self._refusals)
+        self._heeds_monitor = True
 
     @property
     def heard_enough(self) -> bool:
@@ -113,9 +116,12 @@ class GraphWatcher:
         self._collector.hear_episode(messages.to_fields(EpisodeSummary, message))
 
     def _on_diagnostics(self, message) -> None:
-        name = status_name(self._node.get_namespace(), RESTARTS)
+        namespace = self._node.get_namespace()
+        for camera, sight in read_statuses(message, namespace, time.time()).items():
+            self._collector.hear_camera(camera, sight)
+        name = status_name(namespace, RESTARTS)
         for status in message.status:
-            if status.name == name:
+            if self._heeds_monitor and status.name == name:
                 counts = {v.key: int(v.value) for v in status.values if v.key in NODES and COUNT.fullmatch(v.value)}
                 self._collector.hear_restarts(counts)
 

@@ -137,7 +137,7 @@ def to_time_step(message: Any, spec: SpaceSpec) -> TimeStep:
     return TimeStep(
         message.session, message.episode, message.step, _to_observation("", message.state, message.images, spec),
         message.reward, message.terminated, message.truncated, message.success, executed if executed.size else None,
-        _source(message.source), _stamp(message))
+        _source(message.source), stamp_of(message))
 
 
 def from_action(record: ActionRecord) -> msg.Action:
@@ -153,7 +153,7 @@ def from_action(record: ActionRecord) -> msg.Action:
 def to_action(message: Any) -> ActionRecord:
     """Read an answer. Its size is up to who executes it. Raises DataError for an unknown source."""
     return ActionRecord(message.session, message.episode, message.step, np.asarray(message.action, np.float32),
-                        message.policy_version, _source(message.source), _stamp(message))
+                        message.policy_version, _source(message.source), stamp_of(message))
 
 
 def from_transition(record: TransitionRecord, spec: SpaceSpec) -> msg.Transition:
@@ -192,7 +192,7 @@ def to_transition(message: Any, spec: SpaceSpec) -> TransitionRecord:
         message.session, message.sequence, message.episode, message.step,
         _to_observation("", message.state, message.images, spec), action, message.reward, message.terminated,
         message.truncated, message.success, _source(message.source), message.policy_version, final,
-        message.space_fingerprint, _stamp(message), asked if asked.size else None)
+        message.space_fingerprint, stamp_of(message), asked if asked.size else None)
 
 
 # Policies
@@ -229,7 +229,7 @@ def to_policy_snapshot(message: Any, spec: SpaceSpec) -> PolicySnapshot:
     return PolicySnapshot(
         message.session, message.version, message.gradient_step, message.checksum, message.network,
         message.network_fingerprint, message.space_fingerprint, probe, action, message.change,
-        np.asarray(message.data, np.uint8).tobytes(), _stamp(message))
+        np.asarray(message.data, np.uint8).tobytes(), stamp_of(message))
 
 
 def from_policy_version(snapshot: PolicySnapshot, lowest_applied_version: int, actors: int,
@@ -315,6 +315,18 @@ def from_ee_pose(telemetry: Telemetry, stamp: int, frame_id: str) -> Any:
     return message
 
 
+def from_image(image: np.ndarray, stamp: int, frame_id: str) -> Any:
+    """Make a sensor_msgs/Image of an image, uint8 (height, width, channels); RGB if there are three."""
+    from sensor_msgs.msg import Image
+
+    height, width, channels = image.shape
+    encoding = {1: "mono8", 3: "rgb8", 4: "rgba8"}.get(channels, f"8UC{channels}")
+    message = Image(height=height, width=width, encoding=encoding, step=width * channels)
+    _fill_bytes(message.data, image)
+    _set_header(message, stamp, frame_id)
+    return message
+
+
 # Parts
 
 
@@ -323,7 +335,8 @@ def _set_header(message: Any, stamp: int, frame_id: str = "") -> None:
     message.header.frame_id = frame_id
 
 
-def _stamp(message: Any) -> int:
+def stamp_of(message: Any) -> int:
+    """Return the stamp of a message's header, ns. Raises DataError for what is none."""
     stamp = message.header.stamp
     if not (stamp.sec >= 0 and stamp.nanosec < SECOND):
         raise DataError(f"stamp: expected a time since 1970, found {stamp.sec} s and {stamp.nanosec} ns")

@@ -7,6 +7,7 @@ and so on. The middleware refuses to connect incompatible profiles and says so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -82,7 +83,8 @@ DIAGNOSTICS = Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", STATU
 
 
 def camera(name: str) -> Topic:
-    """Return the topic of a camera's images."""
+    """Return the topic of an observed image; what a name of a topic may not have becomes _."""
+    name = re.sub(r"[^A-Za-z0-9_]|^(?=[0-9])", "_", name)
     return Topic(f"camera/{name}/image_raw", "sensor_msgs/msg/Image", SENSOR_DEPTH, reliable=False)
 
 
