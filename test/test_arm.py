@@ -17,7 +17,7 @@ from rlpd_ros.errors import ConfigError, DataError
 
 
 class Tray(gymnasium.Env):
-    """A Dict observation with a nested entry and an image; bounds that are not symmetric."""
+    """A Dict observation with a nested entry and an image, drawn again in place; bounds that are not symmetric."""
 
     def __init__(self):
         self.observation_space = spaces.Dict({
@@ -25,11 +25,13 @@ class Tray(gymnasium.Env):
             "height": spaces.Box(0.0, 9.0, (), np.float32),
             "camera": spaces.Box(0, 255, (4, 6, 3), np.uint8),
         })
+        self.picture = np.zeros((4, 6, 3), np.uint8)
         self.action_space = spaces.Box(np.array([0.0, -4.0]), np.array([2.0, 4.0]), dtype=np.float64)
 
     def _observe(self):
+        self.picture[:] = 10 * self.height
         return {"pose": {"position": np.clip(self.position, -2, 2)}, "height": np.float32(self.height),
-                "camera": np.full((4, 6, 3), 10 * self.height, np.uint8)}
+                "camera": self.picture}
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -200,9 +202,9 @@ def test_holding_is_no_step(arm):
 def test_results_are_the_callers_own(arm):
     arm.reset(seed=0)
     first = arm.step(np.full(arm.spec.action_size, 0.5))
-    kept = first.observation.state.copy(), first.executed_action.copy()
+    kept = seen(first.observation).copy(), first.executed_action.copy()
     arm.step(np.full(arm.spec.action_size, -0.5))
-    np.testing.assert_array_equal(first.observation.state, kept[0])
+    np.testing.assert_array_equal(seen(first.observation), kept[0])
     np.testing.assert_array_equal(first.executed_action, kept[1])
 
 

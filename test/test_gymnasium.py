@@ -244,6 +244,16 @@ print(json.dumps({"state": arm.spec.state_size, "action": arm.spec.action_size,
 """
 
 
+def test_an_expert_that_is_not_shown_what_it_needs_is_none(monkeypatch):
+    name = "gym_hil/PandaPickCubeBase-v0"
+    space = spaces.Dict({"agent_pos": spaces.Box(-9.0, 9.0, (18,)), "front": spaces.Box(0, 255, (4, 4, 3), np.uint8),
+                         "environment_state": spaces.Box(-9.0, 9.0, (3,))})
+    monkeypatch.setitem(gymnasium.registry, name, gymnasium.envs.registration.EnvSpec(
+        name, lambda: Scripted(observation_space=space, action_space=spaces.Box(-1.0, 1.0, (7,))), max_episode_steps=5))
+    assert make(name).expert() is not None
+    assert make(name, gym_observation_keys=("agent_pos", "front")).expert() is None
+
+
 @pytest.mark.skipif(importlib.util.find_spec("gym_hil") is None, reason="gym_hil is not installed (make gym-hil)")
 @pytest.mark.skipif(not find_backend(),
                     reason="gym_hil needs OpenGL: neither libosmesa6 nor EGL is installed")

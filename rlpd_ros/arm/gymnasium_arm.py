@@ -21,8 +21,8 @@ from rlpd_ros.arm.safety import admit_action
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.types import Observation, SpaceField, SpaceSpec, StepResult
 
-_EXPERTS = {"gym_hil/PandaPickCubeBase-v0": gym_hil_pick_cube}
-"""Environment -> the expert of its task: state fields by name -> its action, in its own units."""
+_EXPERTS = {"gym_hil/PandaPickCubeBase-v0": (gym_hil_pick_cube, {"agent_pos", "environment_state"})}
+"""Environment -> the expert of its task: state fields by name -> its action, in its own units; the fields it needs."""
 
 
 class GymnasiumArm:
@@ -84,8 +84,8 @@ class GymnasiumArm:
         return None
 
     def expert(self, noise: float = 0.0, seed: int = 0) -> Expert | None:
-        decide = _EXPERTS.get(self._config.gym_env_id)
-        if decide is None:
+        decide, needed = _EXPERTS.get(self._config.gym_env_id, (None, set()))
+        if decide is None or not needed <= {field.name for field in self.spec.state_fields}:
             return None
         disturb = Disturbance(noise, seed)
 
@@ -118,7 +118,7 @@ class GymnasiumArm:
             for key in self._paths[name]:
                 value = value[key]
             if field.is_image:
-                images[name] = np.asarray(value, np.uint8).reshape(field.shape)
+                images[name] = np.array(value, np.uint8).reshape(field.shape)  # environments may draw into it again
             else:
                 state.append(np.asarray(value, np.float32).ravel())
                 if not np.isfinite(state[-1]).all():
