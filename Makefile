@@ -12,7 +12,7 @@ venv := .venv/.installed-$(underlay)
 built := install/.built-$(underlay)
 
 .DEFAULT_GOAL := help
-.PHONY: help build train test bench faults chaos fuzz soak lint gym-hil clean always
+.PHONY: help build train train-pixels test bench faults chaos fuzz soak lint gym-hil clean always
 
 help: ## show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 # /p' Makefile | column -t -s '#'
@@ -22,6 +22,9 @@ build: $(built) ## make .venv and build the package into install/
 
 train: build ## record demonstrations and train the cube task (rlpd train)
 	@. ./env.sh && rlpd train $(ARGS)
+
+train-pixels: build ## the same from two cameras, without being told where the cube is
+	@. ./env.sh && rlpd train --config config/mujoco_pixels.yaml $(ARGS)
 
 test: build ## run the tests
 	@. ./env.sh && pytest $(ARGS)

@@ -4,24 +4,26 @@
 from __future__ import annotations
 
 import io
+import random
 import time
 from array import array
 
 import numpy as np
 import pytest
 from PIL import Image
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMessage
 
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.opengl import find_backend
 from rlpd_ros.diagnosis import Level
-from rlpd_ros.errors import ConfigError
+from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.nodes.arm_driver import ArmDriverNode
 from rlpd_ros.nodes.monitor import MonitorNode
 from rlpd_ros.record import record_demonstrations
 from rlpd_ros.ros import messages, qos
-from rlpd_ros.ros.cameras import camera_inputs
+from rlpd_ros.ros.cameras import camera_inputs, see
 
 FRONT, WRIST = qos.Topic("front/raw", "sensor_msgs/msg/Image", reliable=False), qos.Topic(
     "wrist/compressed", "sensor_msgs/msg/CompressedImage", reliable=False)
@@ -127,6 +129,32 @@ def test_images_that_cannot_be_used_are_named(graph):
     graph.until(lambda: "front/raw: encoding: expected one of rgb8, bgr8, mono8, found '16UC1'" in fault(
         encoding="16UC1"))
     assert inputs["front"].counts["refused"] > 1
+
+
+@pytest.mark.parametrize("name", ["front", "wrist"])
+def test_nothing_that_a_topic_brings_does_more_than_be_refused(name):
+    camera = camera_inputs(ArmConfig(camera_topics=("front=/raw", "wrist=/wrist/compressed")))[name]
+    stream = io.BytesIO()
+    Image.new("RGB", (6, 5), (9, 8, 7)).save(stream, "PNG")
+    good = bytes(serialize_message({
+        "front": ImageMessage(height=5, width=6, encoding="rgb8", step=18, data=array("B", bytes(90))),
+        "wrist": CompressedImage(format="png", data=array("B", stream.getvalue()))}[name]))
+    assert see(camera, good)[0].shape == (128, 128, 3)
+    rng, refused = random.Random(0), []
+    for _ in range(2000):
+        raw = bytearray(good)
+        for _ in range(rng.randrange(1, 4)):
+            raw[rng.randrange(len(raw))] = rng.choice((0, 1, 127, 255, rng.randrange(256)))
+        if rng.random() < 0.5:
+            del raw[rng.randrange(len(raw)):]
+        try:
+            image, _ = see(camera, bytes(raw))
+        except DataError as error:
+            refused.append(str(error))
+        else:
+            assert image.shape == (128, 128, 3)
+    assert len(refused) > 500
+    assert not any("\n" in text for text in refused)
 
 
 def test_a_busy_driver_still_has_the_newest_image(graph):

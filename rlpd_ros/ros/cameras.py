@@ -90,7 +90,7 @@ class CameraTopics:
             if camera.raw is not None:
                 raw, camera.raw = camera.raw, None
                 camera.image, camera.stamp = None, 0
-                camera.image, camera.stamp = _see(camera, raw)
+                camera.image, camera.stamp = see(camera, raw)
         except DataError as error:
             camera.counts["refused"] += 1
             return f"{where}: {error}"
@@ -122,11 +122,11 @@ def _take(camera: CameraInput, raw: bytes) -> None:
     camera.counts["received"] += 1
 
 
-def _see(camera: CameraInput, raw: bytes) -> tuple[np.ndarray, int]:
-    """Return what is observed of a serialized image, and its stamp in ns. Raises DataError."""
+def see(camera: CameraInput, raw: bytes) -> tuple[np.ndarray, int]:
+    """Return what is observed of a serialized message, and its stamp in ns. Raises DataError."""
     try:
         message: Any = deserialize_message(raw, camera.topic.type)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, MemoryError) as error:  # raw bytes: the middleware has not looked at them
         raise DataError(f"expected a {camera.topic.type_name}, found {len(raw)} bytes that are none: "
                         f"{printable(error)}") from error
     data = np.frombuffer(message.data, np.uint8)
