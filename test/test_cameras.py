@@ -10,6 +10,7 @@ from array import array
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from PIL import Image
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage
@@ -18,11 +19,13 @@ from sensor_msgs.msg import Image as ImageMessage
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.opengl import find_backend
 from rlpd_ros.diagnosis import Level
+from rlpd_ros.diagnosis.evidence import CameraSight
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.nodes.arm_driver import ArmDriverNode
 from rlpd_ros.nodes.monitor import MonitorNode
 from rlpd_ros.record import record_demonstrations
 from rlpd_ros.ros import messages, qos
+from rlpd_ros.ros.camera_status import CameraStatus, read_statuses
 from rlpd_ros.ros.cameras import camera_inputs, see
 
 FRONT, WRIST = qos.Topic("front/raw", "sensor_msgs/msg/Image", reliable=False), qos.Topic(
@@ -115,6 +118,25 @@ def test_without_a_fresh_image_the_arm_holds_still_and_the_doctor_names_the_came
     own = told("rlpd: camera wrist")
     assert int({v.key: v.value for v in own.values}["stale"]) > 0
     assert monitor._watcher.look().cameras["wrist"].blind
+
+
+def test_a_camera_that_is_often_late_is_told_of():
+    inputs = camera_inputs(ArmConfig(camera_topics=("front=/raw",)))
+    status = CameraStatus("/left", inputs)
+
+    def told(**counts):
+        inputs["front"].counts.update(counts)
+        message = DiagnosticArray(status=status.messages())
+        assert set(read_statuses(message, "/", 5.0)) == {"left/front"}
+        assert not read_statuses(message, "/le", 5.0)
+        return read_statuses(message, "/left", 5.0)["front"]
+
+    assert told(used=19, stale=1) == CameraSight(5.0, False, False, "19 images used")
+    assert told(used=7, stale=2, missing=1) == CameraSight(
+        5.0, True, False, "3 of the last 10 observations waited for /raw: 1 missing, 2 stale")
+    assert not told(used=20).faulty  # what is over is over
+    inputs["front"].fault = "camera front: /raw: no image received yet"
+    assert told().blind
 
 
 def test_images_that_cannot_be_used_are_named(graph):

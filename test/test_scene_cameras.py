@@ -84,6 +84,14 @@ def test_pictures_are_the_right_way_up_and_round(make):
 
 
 @needs_opengl
+def test_two_cameras_see_what_each_sees_alone(make):
+    together = make(cameras=("wrist", "front")).reset(seed=3).images
+    assert list(together) == ["wrist", "front"]
+    for name in VIEWS:
+        np.testing.assert_array_equal(together[name], make(cameras=(name,)).reset(seed=3).images[name])
+
+
+@needs_opengl
 def test_wrist_camera_goes_with_the_hand(make):
     arm = make(cameras=("wrist",))
     arm.reset(seed=0)
@@ -124,7 +132,8 @@ def test_pictures_are_the_callers_own_and_arms_do_not_disturb_each_other(make):
 
 @needs_opengl
 def test_an_arm_that_nobody_closes_ends_in_silence(tmp_path):
-    code = ("from rlpd_ros.arm.config import ArmConfig; from rlpd_ros.arm.factory import make_arm\n"
+    code = ("import tempfile; folder = tempfile.TemporaryDirectory()  # cleans up at the end too, and before it\n"
+            "from rlpd_ros.arm.config import ArmConfig; from rlpd_ros.arm.factory import make_arm\n"
             "arm = make_arm(ArmConfig(cameras=('front',))); arm.reset()")
     done = subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=tmp_path, capture_output=True,
                           text=True)
