@@ -94,7 +94,7 @@ def test_without_a_fresh_image_the_arm_holds_still_and_the_doctor_names_the_came
         return found[-1] if found else None
 
     fault = graph.until(lambda: (s := told()) and s.level == bytes([Level.ERROR]) and s, "that there are no images")
-    assert fault.message == "front: camera front: front/raw: no image received yet"
+    assert fault.message == "front: front/raw: no image received yet"
     until_observed(graph, driver, cameras, 90)
 
     def healthy():
@@ -109,7 +109,7 @@ def test_without_a_fresh_image_the_arm_holds_still_and_the_doctor_names_the_came
     def stale():
         cameras.show(91, wrist_age=3.0)
         status = told()
-        return status.level == bytes([Level.ERROR]) and "camera wrist" in status.message and status.message
+        return status.level == bytes([Level.ERROR]) and status.message.startswith("wrist: ") and status.message
 
     text = graph.until(stale, "that the wrist's images are old")
     assert "s older than the state, expected at most camera_max_difference, 0.1 s" in text
@@ -135,7 +135,7 @@ def test_a_camera_that_is_often_late_is_told_of():
     assert told(used=7, stale=2, missing=1) == CameraSight(
         5.0, True, False, "3 of the last 10 observations waited for /raw: 1 missing, 2 stale")
     assert not told(used=20).faulty  # what is over is over
-    inputs["front"].fault = "camera front: /raw: no image received yet"
+    inputs["front"].fault = "/raw: no image received yet"
     assert told().blind
 
 
@@ -147,7 +147,7 @@ def test_images_that_cannot_be_used_are_named(graph):
         cameras.show(50, **options)
         return inputs["front"].fault
 
-    graph.until(lambda: "camera front: front/raw: crop: expected an area within 100 x 60 pixels" in fault())
+    graph.until(lambda: "front/raw: crop: expected an area within 100 x 60 pixels" in fault())
     graph.until(lambda: "front/raw: encoding: expected one of rgb8, bgr8, mono8, found '16UC1'" in fault(
         encoding="16UC1"))
     assert inputs["front"].counts["refused"] > 1

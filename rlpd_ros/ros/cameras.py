@@ -74,7 +74,7 @@ class CameraTopics:
         for name, camera in self.inputs.items():
             self._take_waiting(camera, self._subscriptions[name])
             camera.fault = self._judge(camera, now)
-        faults = [camera.fault for camera in self.inputs.values() if camera.fault]
+        faults = [f"camera {name}: {camera.fault}" for name, camera in self.inputs.items() if camera.fault]
         if faults:
             raise DataError("; ".join(faults))
         images = {}
@@ -85,7 +85,7 @@ class CameraTopics:
 
     def _judge(self, camera: CameraInput, now: int) -> str:
         """Bring a camera's image up to date; return what is wrong with it."""
-        where = f"camera {camera.name}: {camera.topic.name}"
+        where = camera.topic.name
         try:
             if camera.raw is not None:
                 raw, camera.raw = camera.raw, None
