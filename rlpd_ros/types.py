@@ -16,6 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from rlpd_ros.errors import DataError
+from rlpd_ros.untrusted import printable
+
+MAX_DIFFERENCES, MAX_DIFFERENCE = 12, 600  # lines, and characters of each, that tell two spaces apart
 
 
 class Source(IntEnum):
@@ -123,7 +126,10 @@ class SpaceSpec:
         }
 
     def difference(self, other: SpaceSpec, mine: str = "mine", theirs: str = "theirs") -> list[str]:
-        """List, one line per field, what keeps the two fingerprints from being equal; [] if nothing does."""
+        """List, one line per field, what keeps the two fingerprints from being equal; [] if nothing does.
+
+        Of many or long ones only the beginning is told: a stranger's space may have thousands of numbers.
+        """
         lines = []
         for kind in ("observation", "action"):
             ours, others = getattr(self, kind), getattr(other, kind)
@@ -137,7 +143,8 @@ class SpaceSpec:
         for name in ("control_rate", "frame_id"):
             if getattr(self, name) != getattr(other, name):
                 lines.append(f"{name}: {mine} {getattr(self, name)!r}, {theirs} {getattr(other, name)!r}")
-        return lines
+        more = [f"and {len(lines) - MAX_DIFFERENCES} more"] if len(lines) > MAX_DIFFERENCES else []
+        return [printable(line, MAX_DIFFERENCE) for line in lines[:MAX_DIFFERENCES]] + more
 
 
 def _bounds(fields: tuple[SpaceField, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -254,6 +254,12 @@ def test_what_is_known_of_a_fault_is_told(changes, says):
     assert says in faults(diagnose(evidence(**changes)))[0].summary.en
 
 
+def test_a_finding_is_short_whatever_names_strangers_give():
+    named = faults(diagnose(evidence(actor={"network_fingerprint": "x" * 10**6})))[0]
+    assert named.check.name == "network"
+    assert all(len(named.summary.in_language(language)) < 2100 for language in LANGUAGES)
+
+
 def test_an_error_goes_before_a_warning_that_could_cause_it():
     found = evidence(actor={"random_steps": 1_000_000}, learner={"parameter_change": 0.0})
     assert [f.check.name for f in faults(diagnose(found))] == ["frozen", "random_actions"]

@@ -42,3 +42,11 @@ def test_a_difference_changes_the_fingerprint_and_is_named(changes: dict, expect
 def test_what_policies_do_not_depend_on_is_not_in_the_fingerprint(changes: dict) -> None:
     assert spec(**changes).fingerprint == spec().fingerprint
     assert spec().difference(spec(**changes)) == []
+
+
+def test_spaces_of_thousands_of_numbers_are_told_apart_in_few_words() -> None:
+    fields = tuple(SpaceField.box(f"field_{i}", [-1] * 500, [1] * 500) for i in range(30))
+    one = spec(observation=fields)
+    lines = one.difference(spec(observation=tuple(replace(f, low=(-2.0,) * 500) for f in fields)))
+    assert lines[-1] == "and 18 more"
+    assert sum(map(len, lines)) < 10_000

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rlpd_ros.diagnosis import connection, exposure, inputs, learning, machine, policy, training
 from rlpd_ros.diagnosis.evidence import Evidence
 from rlpd_ros.diagnosis.finding import Check, Finding, Level, Text
+from rlpd_ros.untrusted import printable
 
 CHECKS: tuple[Check, ...] = (
     training.failed, machine.disk, connection.domain, connection.qos, connection.connections, connection.restarts,
@@ -19,12 +20,16 @@ CHECKS: tuple[Check, ...] = (
 """In the order in which one fault brings about another: of several that are bad, the first is the cause."""
 
 
+MAX_SUMMARY = 2000  # characters: names in it may be anybody's
+
+
 def diagnose(evidence: Evidence) -> list[Finding]:
     """Return what every check finds, the most likely cause first: errors, warnings, then what is in order."""
     findings = []
     for check in CHECKS:
         outcome = check.examine(evidence)
-        findings.append(Finding(check, outcome.level, outcome.summary, outcome.values))
+        summary = Text(*(printable(text, MAX_SUMMARY) for text in outcome.summary))
+        findings.append(Finding(check, outcome.level, summary, outcome.values))
     return sorted(findings, key=lambda finding: _URGENCY[finding.level])  # stable: keeps the order of CHECKS
 
 

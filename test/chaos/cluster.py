@@ -125,7 +125,7 @@ class Cluster:
                 recording.update()
             if condition():
                 return time.monotonic() - began
-            assert time.monotonic() - began < seconds, f"not within {seconds:.0f} s; {self.tails()}"
+            assert time.monotonic() - began < seconds, f"not within {seconds:.0f} s; {self._last_words()}"
             self.revive()
             time.sleep(0.02)  # between two looks
 
@@ -134,8 +134,9 @@ class Cluster:
         end = time.monotonic() + seconds
         self.until(lambda: time.monotonic() >= end, *recordings, seconds=seconds + DEADLINE)
 
-    def tails(self) -> str:
-        return "; ".join(f"{log.stem}: {log.read_text()[-400:]}" for log in self.run.logs.glob("*.log"))
+    def _last_words(self) -> str:
+        told = [f"{topic}: {dict(self.recording.last(topic))}" for topic in ("learner_status", "actor_status")]
+        return "; ".join(told + [f"{log.stem}: {log.read_text()[-400:]}" for log in self.run.logs.glob("*.log")])
 
     def stop(self) -> None:
         """End all nodes in good order, the learner last."""
