@@ -212,7 +212,9 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
                 with pytest.raises(DataError, match="cannot write transitions: File too large"):
                     log.flush()
         assert 0 < flushed < 49
-        expect_same(TransitionLog.read(tmp_path / "log", PIXELS), records[:flushed])
+        found = list(TransitionLog.read(tmp_path / "log", PIXELS))
+        assert flushed <= len(found) <= flushed + 1  # there may have been room for all but the index of one
+        expect_same(found, records[:len(found)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     log.flush()
