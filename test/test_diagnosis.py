@@ -210,6 +210,10 @@ HARMLESS = {
     "training is over": {"learner": {"state": LearnerState.FINISHED}, "graph": wires(without="actor"), "actors": {},
                          "machine": EMPTY},
     "a long way over one machine": {"machine": replace(MACHINE, socket_buffer=1000)},
+    "demonstrations are looked at one by one": {
+        "learner": {"state": LearnerState.WAITING_FOR_DEMONSTRATIONS, "gradient_step": 0, "text": "3 to go"},
+        "earlier_learner": {"text": "9 to go"}},
+    "a slow learner is waited for": {"learner": {"data_age": 30.0, "env_steps": 2120}},
     "a camera that was late long ago": {"cameras": {"wrist": CameraSight(NOW - 9.0, True, True, "no image")}},
     "one restart": {"restarts": {"learner": 1}},
     "clocks that nearly agree": {"late": -0.5},

@@ -74,7 +74,8 @@ def _stored(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
         return ok(f"{learner.demo_buffer_size} transitions in the demo buffer", f"示教缓冲区有 {learner.demo_buffer_size} 条转移",
                   demo_buffer_size=learner.demo_buffer_size)
     before = track.since(evidence.now - LOADING)
-    stuck = before.demo_buffer_size == learner.demo_buffer_size and before.state == learner.state
+    stuck = (before.demo_buffer_size, before.state, before.text) == (
+        learner.demo_buffer_size, learner.state, learner.text)  # the text counts what is done with what is here
     if stuck and track.span() >= 2.0 and learner.demo_expected:
         return error(f"the loader counts {learner.demo_expected} transitions, the learner stored {learner.demo_buffer_size}: "
                      f"{learner.text}",
