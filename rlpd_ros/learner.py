@@ -8,10 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rlpd_ros.data.frames import FeatureFunction
 from rlpd_ros.data.intake import Intake
 from rlpd_ros.data.ledger import Account
 from rlpd_ros.data.living_actors import LivingActors
-from rlpd_ros.data.replay_buffer import ReplayBuffer, symmetric_batches
+from rlpd_ros.data.replay_buffer import ReplayBuffer, expect_memory, machine_memory, symmetric_batches
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.policy import Policy, make_snapshot
@@ -32,6 +33,7 @@ REMEDY = ("Training has stopped and the last policy stays out; look for huge obs
           "learning rates")
 PUBLISHED = 20  # newest policies that are remembered, besides those that actors act on
 DISTANCE = "demo_action_distance"
+FEATURES_AT_ONCE = 8  # observations whose features are computed between two rounds of messages
 STORE_WARNING = 10.0  # s between two warnings that nothing can be stored
 
 
@@ -52,13 +54,15 @@ class Learner:
     """Train on what comes through ``intake``, and publish through ``out``.
 
     The owner calls ``train`` as often as it can and ``service`` after each round of incoming messages. ``clock``
-    returns seconds, monotonic; ``wall_ns`` nanoseconds. ``run`` names the run in the status.
+    returns seconds, monotonic; ``wall_ns`` nanoseconds. ``run`` names the run in the status. ``features`` are what the
+    buffers keep of images. Raises ConfigError if the machine has not the memory for full buffers.
     """
 
     result: PolicySnapshot  # the policy that the run ends with, from ``finish`` on
 
     def __init__(self, config: LearnerConfig, agent: Agent, policy: Policy, spec: SpaceSpec, out: LearnerOutputs,
-                 session: str, run: str, clock: Callable[[], float], wall_ns: Callable[[], int]) -> None:
+                 session: str, run: str, clock: Callable[[], float], wall_ns: Callable[[], int],
+                 features: FeatureFunction | None = None) -> None:
         self.config = config
         self.agent = agent
         self.spec = spec
@@ -74,8 +78,10 @@ class Learner:
         self._wall_ns = wall_ns
         self._rng = np.random.default_rng(config.seed)
 
-        self.online = ReplayBuffer(spec, config.replay_buffer_capacity)
-        self.demos = ReplayBuffer(spec, config.demo_buffer_capacity)
+        self.online = ReplayBuffer(spec, config.replay_buffer_capacity, features)
+        self.demos = ReplayBuffer(spec, config.demo_buffer_capacity, features)
+        expect_memory(self.online.nbytes + self.demos.nbytes, self.online.capacity + self.demos.capacity,
+                      "the online and the demonstration buffer, together")
         self.intake = Intake(spec, self.online, self.demos, self.report, out.store, out.warn, clock)
         self._actors = LivingActors()
 
@@ -135,6 +141,8 @@ class Learner:
         The step is dispatched, not awaited: the caller can receive messages while it is computed.
         """
         self._end_at_limit()
+        for buffer in (self.demos, self.online):  # a few at a time: receipts must not wait for the features of many
+            buffer.prepare(FEATURES_AT_ONCE)
         self.report.state, self.report.text = self._describe()
         if self.report.state != LearnerState.TRAINING:
             return False
@@ -189,6 +197,9 @@ class Learner:
         lacking = self.intake.lacking_demonstrations() if config.require_demonstrations else ""
         if lacking:
             return LearnerState.WAITING_FOR_DEMONSTRATIONS, lacking
+        if self.demos.waiting:
+            return LearnerState.WAITING_FOR_DEMONSTRATIONS, (
+                f"computing features of demonstrations: {self.demos.waiting} observations to go")
         if len(self.online) < config.training_starts:
             return LearnerState.FILLING, f"filling the online buffer: {len(self.online)} of {config.training_starts}"
         if self.spec.lockstep and report.gradient_step >= report.env_steps - config.training_starts:
@@ -200,7 +211,7 @@ class Learner:
         if not self._is_healthy():
             return
         report, before = self.report, self._published.get(self.report.version)
-        snapshot = make_snapshot(self._policy, self.agent.actor.params, self.spec, self._probe(), session=self.session,
+        snapshot = make_snapshot(self._policy, self.agent.policy_params, self.spec, self._probe(), session=self.session,
                                  version=report.version + 1, gradient_step=report.gradient_step,
                                  previous=before.data if before else b"", stamp=self._wall_ns())
         if not np.isfinite(snapshot.probe_action).all():
@@ -232,6 +243,12 @@ class Learner:
                 return buffer.newest_observation()
         return Observation(np.zeros(self.spec.state_size, np.float32),
                            {f.name: np.zeros(f.shape, np.uint8) for f in self.spec.image_fields})
+
+    def memory(self) -> str:
+        """Return what the buffers take when they are full, for people."""
+        sizes = ", ".join(f"{name} {buffer.capacity} transitions in {buffer.nbytes / 1e9:.2f} GB"
+                          for name, buffer in (("online", self.online), ("demonstrations", self.demos)))
+        return f"replay buffers when full: {sizes}; the machine has {machine_memory() / 1e9:.2f} GB"
 
     def save(self) -> None:
         """Write a checkpoint of everything that the log and the demonstrations do not hold, unless it is spoilt."""

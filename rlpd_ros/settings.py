@@ -58,6 +58,9 @@ class LearnerConfig:
     steps_per_update: int = parameter(50, "gradient steps between two publications of the policy", low=1)
     replay_buffer_capacity: int = parameter(200_000, "transitions in the online buffer", low=1)
     demo_buffer_capacity: int = parameter(200_000, "transitions in the demonstration buffer", low=1)
+    feature_replay: bool = parameter(
+        True, "with a frozen encoder, keep its features of images in place of them; false: see images at each step")
+    feature_shifts: int = parameter(2, "random shifts of each image whose features are kept", 1, 16)
     require_demonstrations: bool = parameter(True, "wait for the demo loader's manifest and for all that it counts")
     checkpoint_period: int = parameter(5_000, "gradient steps between two checkpoints", low=1)
     log_period: int = parameter(100, "gradient steps between two lines of metrics", low=1)

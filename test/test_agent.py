@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from rlpd_ros.errors import ConfigError
-from rlpd_ros.rl.agent import (
-    Agent,
+from rlpd_ros.rl.agent import Agent
+from rlpd_ros.rl.config import AgentConfig, PolicyConfig
+from rlpd_ros.rl.losses import (
     actor_loss,
     critic_loss,
     draw_subset,
@@ -21,7 +22,6 @@ from rlpd_ros.rl.agent import (
     target_value,
     temperature_loss,
 )
-from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 from rlpd_ros.rl.networks import distribution, ensemble_q, members
 from rlpd_ros.types import Batch, SpaceField, SpaceSpec
 
@@ -254,11 +254,11 @@ def learn(updates: int, seed: int = 0) -> tuple[Agent, dict]:
 
 def test_q_values_and_policy_of_problems_with_a_known_answer():
     agent, info = learn(300)
-    mean, _ = distribution(agent.actor_network, agent.actor.params, {"state": ONE_HOT[0]})
+    mean, _ = distribution(agent.actor_network, agent.actor.params, ONE_HOT[0])
     best = np.tanh(np.asarray(mean))
     assert best[0] == pytest.approx(0.5, abs=0.2)
     for state, value in ((0, 1.0), (1, 0.6), (2, 1 / (1 - 0.6))):
-        qs = ensemble_q(agent.critic_network, members(agent.critic.params), {"state": ONE_HOT[state]}, best)
+        qs = ensemble_q(agent.critic_network, members(agent.critic.params), ONE_HOT[state], best)
         np.testing.assert_allclose(qs, value, atol=0.15, err_msg=f"state {state}")
     assert float(info["critic_loss"]) < 0.05
 

@@ -8,16 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlpd_ros.errors import ConfigError
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
+from rlpd_ros.rl.layers import layer_norm
 from rlpd_ros.rl.networks import (
     distribution,
+    encode,
     ensemble_q,
-    init_actor,
     init_critics,
-    layer_norm,
+    init_network,
     make_actor,
     make_critic,
+    make_encoder,
     members,
     sample_action,
     stack,
@@ -56,13 +57,13 @@ def test_layer_norm_is_where_the_configuration_says(critics, on):
     """Only with LayerNorm do huge inputs leave the output bounded."""
     policy, config = PolicyConfig(activation="relu", layer_norm=on), AgentConfig(
         critic_activation="relu", critic_layer_norm=on)
-    observations = {"state": jnp.array([1e6, -2e6, 3e6])}
+    huge = jnp.array([1e6, -2e6, 3e6])
     if critics:
         critic = make_critic(space(), policy, config)
-        output = ensemble_q(critic, members(init_critics(critic, 2, 3, KEY)), observations, jnp.zeros(2))
+        output = ensemble_q(critic, members(init_critics(critic, 3, KEY)), huge, jnp.zeros(2))
     else:
         actor = make_actor(space(), policy)
-        output = distribution(actor, init_actor(actor, KEY), observations)[0]
+        output = distribution(actor, init_network(actor, KEY), huge)[0]
     assert (np.abs(output).max() < 100) == on
 
 
@@ -75,29 +76,18 @@ def test_bounded_elements_are_scaled_and_unbounded_ones_pass():
     np.testing.assert_array_equal((state - center) * scale, state)
 
 
-def test_networks_apply_the_scaling():
-    wide, unit = space(high=(3.0, 3.0, 3.0), low=(1.0, 1.0, 1.0)), space()
-    config = PolicyConfig(normalize_observations=True)
-    state, same = {"state": jnp.array([1.5, 2.0, 3.0])}, {"state": jnp.array([-0.5, 0.0, 1.0])}
-    actor, scaled_actor = make_actor(unit, config), make_actor(wide, config)
-    params = init_actor(actor, KEY)
-    np.testing.assert_allclose(distribution(scaled_actor, params, state), distribution(actor, params, same), rtol=1e-5)
-    critic, scaled_critic = make_critic(unit, config, AgentConfig()), make_critic(wide, config, AgentConfig())
-    params = members(init_critics(critic, 2, 1, KEY))
-    np.testing.assert_allclose(ensemble_q(scaled_critic, params, state, jnp.ones(2)),
-                               ensemble_q(critic, params, same, jnp.ones(2)), rtol=1e-5)
-
-
-def test_images_are_refused():
-    with pytest.raises(ConfigError, match="state observations only, found images \\(front\\)"):
-        make_actor(space(extra=(SpaceField.image("front", 8, 8),)), PolicyConfig())
+def test_the_encoder_applies_the_scaling():
+    wide = space(high=(3.0, 3.0, 3.0), low=(1.0, 1.0, 1.0))
+    encoder = make_encoder(wide, PolicyConfig(normalize_observations=True))
+    seen = encode(encoder, {}, {"state": jnp.array([1.5, 2.0, 3.0])})
+    np.testing.assert_allclose(seen, [-0.5, 0.0, 1.0], rtol=1e-6)
 
 
 def test_log_std_stays_within_its_bounds():
     config = PolicyConfig(log_std_min=-0.01, log_std_max=0.02)
     actor = make_actor(space(), config)
     states = 10 * jax.random.normal(KEY, (100, 3))
-    _, log_std = distribution(actor, init_actor(actor, KEY), {"state": states})
+    _, log_std = distribution(actor, init_network(actor, KEY), states)
     assert log_std.min() == np.float32(-0.01)
     assert log_std.max() == np.float32(0.02)
 
@@ -131,11 +121,11 @@ def test_densities_of_elements_multiply():
 
 def test_critics_differ_and_stay_in_their_order():
     critic = make_critic(space(), PolicyConfig(), AgentConfig())
-    params = init_critics(critic, 2, 4, KEY)
-    observations, actions = {"state": jnp.ones((5, 3))}, jnp.ones((5, 2))
-    qs = ensemble_q(critic, members(params), observations, actions)
+    params = init_critics(critic, 4, KEY)
+    seen, actions = jnp.ones((5, 3)), jnp.ones((5, 2))
+    qs = ensemble_q(critic, members(params), seen, actions)
     assert qs.shape == (4, 5)
     assert len(np.unique(qs[:, 0])) == 4
-    alone = ensemble_q(critic, [jax.tree.map(lambda x: x[2], params)], observations, actions)
+    alone = ensemble_q(critic, [jax.tree.map(lambda x: x[2], params)], seen, actions)
     np.testing.assert_allclose(qs[2], alone[0], rtol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, stack(members(params)), params)

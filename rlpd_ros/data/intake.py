@@ -158,7 +158,7 @@ class Intake:
         accounts = [self.ledger[session] for session in self._expected]
         stored, expected = sum(account.stored for account in accounts), self.demonstrations_expected
         if accounts and stored == expected:
-            return "" if len(self._demos) else "the demonstrations hold no complete transition"
+            return "" if len(self._demos) or self._demos.waiting else "the demonstrations hold no complete transition"
         if self._demo_error:
             return f"the demo loader found a fault: {self._demo_error}"
         if not accounts:

@@ -9,7 +9,7 @@ from math import prod
 
 import numpy as np
 
-from rlpd_ros.data.frames import FrameStore
+from rlpd_ros.data.frames import FeatureFunction, FrameStore
 from rlpd_ros.errors import ConfigError
 from rlpd_ros.types import Batch, Observation, SpaceSpec, Transition, expect_shape
 
@@ -18,28 +18,48 @@ class ReplayBuffer:
     """Hold the newest ``capacity`` transitions of one space and draw from them uniformly.
 
     Everything is copied in and copied out. The numbers of a transition stand in one row, so that drawing it touches
-    one place in memory; images are stored once per observation. Where episodes are shorter than eight steps, images
+    one place in memory; images are stored once per observation, or ``features`` in place of them: then a transition
+    counts, and is drawn, once ``prepare`` has computed them. Where episodes are shorter than eight steps, images
     leave room for fewer than ``capacity`` transitions. Memory is claimed as the buffer fills.
 
     Raises ConfigError if the machine has less memory than a full buffer takes.
     """
 
-    def __init__(self, spec: SpaceSpec, capacity: int) -> None:
+    def __init__(self, spec: SpaceSpec, capacity: int, features: FeatureFunction | None = None) -> None:
         self.spec = spec
         self.capacity = capacity
         width = _width(spec)
         frames = capacity + capacity // 8 + 2 if spec.image_fields else 0
-        self.nbytes = 4 * capacity * width + frames * sum(f.size for f in spec.image_fields)
-        _expect_memory(self.nbytes, capacity)
+        self.nbytes = 4 * capacity * width + frames * FrameStore.frame_bytes(spec.image_fields, features)
+        expect_memory(self.nbytes, capacity)
         self._rows = np.zeros((capacity, width), np.float32)
         self._columns = _columns(spec, self._rows)
-        self._frames = FrameStore(spec.image_fields, frames) if spec.image_fields else None
+        self._frames = FrameStore(spec.image_fields, frames, features) if spec.image_fields else None
+        self._image_shapes = {f.name: (features.shapes[f.name][1:] if features else f.shape) for f in spec.image_fields}
+        self._newest_images: dict[str, np.ndarray] = {}
         self._frame = np.zeros((capacity, 2), np.intp)  # of the observation, of the next one
         self._oldest = 0
         self._size = 0
+        self._ready = 0  # of the oldest ones: what can be drawn
 
     def __len__(self) -> int:
-        return self._size
+        return self._ready
+
+    @property
+    def waiting(self) -> int:
+        """Return for how many observations ``prepare`` has still to compute features."""
+        return self._frames.waiting if self._frames else 0
+
+    def prepare(self, limit: int) -> None:
+        """Compute the features of at most ``limit`` observations, in the order in which they came."""
+        if self._frames is not None and self._frames.waiting:
+            self._frames.compute(limit)
+            self._count_ready()
+
+    def _count_ready(self) -> None:
+        while self._ready < self._size and (self._frames is None or all(
+                map(self._frames.ready, self._frame[(self._oldest + self._ready) % self.capacity]))):
+            self._ready += 1
 
     def insert(self, transition: Transition) -> None:
         """Store a copy of ``transition``, in place of the oldest one if there is no room.
@@ -67,7 +87,9 @@ class ReplayBuffer:
         masks[i] = transition.mask
         if self._frames is not None:
             self._frame[i] = self._frames.put(observation), self._frames.put(following)
+            self._newest_images = {name: following.images[name].copy() for name in self._image_shapes}
         self._size += 1
+        self._count_ready()
 
     def sample(self, shape: int | Sequence[int], rng: np.random.Generator) -> Batch:
         """Draw transitions independently and uniformly; every array begins with ``shape``.
@@ -75,16 +97,14 @@ class ReplayBuffer:
         The arrays are copies of what is stored, not necessarily contiguous. Raises ValueError if the buffer is empty.
         """
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        return _mix(self.spec, [(self, slice(None))], (1, prod(shape)), shape, rng)
+        return _mix([(self, slice(None))], (1, prod(shape)), shape, rng)
 
     def newest_observation(self) -> Observation:
         """Return a copy of the last inserted transition's next observation. Raises IndexError if there is none."""
         if not self._size:
             raise IndexError("the replay buffer is empty")
         i = (self._oldest + self._size - 1) % self.capacity
-        images = {} if self._frames is None else {
-            name: frames[self._frame[i, 1]].copy() for name, frames in self._frames.images.items()}
-        return Observation(self._columns[1][i].copy(), images)
+        return Observation(self._columns[1][i].copy(), {n: image.copy() for n, image in self._newest_images.items()})
 
     def _drop_oldest(self) -> None:
         if self._frames is not None:
@@ -92,9 +112,10 @@ class ReplayBuffer:
                 self._frames.release(frame)
         self._oldest = (self._oldest + 1) % self.capacity
         self._size -= 1
+        self._ready = max(0, self._ready - 1)
 
     def _draw(self, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-        return (self._oldest + rng.integers(self._size, size=shape)) % self.capacity
+        return (self._oldest + rng.integers(self._ready, size=shape)) % self.capacity
 
 
 def symmetric_batches(online: ReplayBuffer, demos: ReplayBuffer, utd_ratio: int, batch_size: int,
@@ -109,26 +130,32 @@ def symmetric_batches(online: ReplayBuffer, demos: ReplayBuffer, utd_ratio: int,
     if len(online) == 0 or len(demos) == 0:
         return (online if len(online) else demos).sample(shape, rng)
     half = batch_size // 2
-    return _mix(online.spec, [(online, slice(0, half)), (demos, slice(half, batch_size))], shape, shape, rng)
+    return _mix([(online, slice(0, half)), (demos, slice(half, batch_size))], shape, shape, rng)
 
 
-def _mix(spec: SpaceSpec, parts: list[tuple[ReplayBuffer, slice]], rounds_and_size: tuple[int, int],
-         shape: tuple[int, ...], rng: np.random.Generator) -> Batch:
+def _mix(parts: list[tuple[ReplayBuffer, slice]], rounds_and_size: tuple[int, int], shape: tuple[int, ...],
+         rng: np.random.Generator) -> Batch:
     """Draw (rounds, size) transitions, each buffer filling its slice of every round, and give them ``shape``."""
     rounds, size = rounds_and_size
+    spec, image_shapes = parts[0][0].spec, parts[0][0]._image_shapes
     rows = np.empty((rounds, size, _width(spec)), np.float32)
-    images = {f.name: np.empty((2, rounds, size, *f.shape), np.uint8) for f in spec.image_fields}
+    images = {name: np.empty((2, rounds, size, prod(item)), np.uint8) for name, item in image_shapes.items()}
     for buffer, part in parts:
         where = buffer._draw((rounds, len(range(size)[part])), rng)
         rows[:, part] = buffer._rows.take(where, axis=0)
+        frames = buffer._frames
+        if frames is None:
+            continue
+        frame = buffer._frame[where] * frames.variants  # of now and next
+        if frames.variants > 1:
+            frame += rng.integers(frames.variants, size=frame.shape)
         for name, both in images.items():
-            assert buffer._frames is not None
+            stored = frames.data[name].reshape(-1, both.shape[-1])
             for which, i in np.ndindex(2, rounds):  # straight into place; "clip" spares a buffer, indices are right
-                frame = buffer._frame[where[i], which]
-                buffer._frames.images[name].take(frame, axis=0, out=both[which, i, part], mode="clip")
+                stored.take(frame[i, :, which], axis=0, out=both[which, i, part], mode="clip")
     states, next_states, actions, rewards, masks = (
         column.reshape(*shape, *column.shape[2:]) for column in _columns(spec, rows))
-    now, following = ({name: both[which].reshape(*shape, *both.shape[3:]) for name, both in images.items()}
+    now, following = ({name: both[which].reshape(*shape, *image_shapes[name]) for name, both in images.items()}
                       for which in (0, 1))
     return Batch({"state": states, **now}, actions, rewards, masks, {"state": next_states, **following})
 
@@ -143,9 +170,15 @@ def _columns(spec: SpaceSpec, rows: np.ndarray) -> tuple[np.ndarray, ...]:
     return rows[..., :s], rows[..., s:2 * s], rows[..., 2 * s:2 * s + a], rows[..., -2], rows[..., -1]
 
 
-def _expect_memory(nbytes: int, capacity: int) -> None:
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def machine_memory() -> int:
+    """Return how many bytes of memory the machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def expect_memory(nbytes: int, capacity: int, what: str = "a replay buffer") -> None:
+    """Raise ConfigError if the machine has less than ``nbytes``, which ``capacity`` transitions take when full."""
+    available = machine_memory()
     if nbytes > available:
         raise ConfigError(
-            f"a replay buffer of {capacity} transitions takes {nbytes / 1e9:.1f} GB, the machine has "
+            f"{what} of {capacity} transitions takes {nbytes / 1e9:.1f} GB, the machine has "
             f"{available / 1e9:.1f} GB: set its capacity to at most {int(capacity * available / nbytes)}")

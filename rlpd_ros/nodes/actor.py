@@ -76,6 +76,8 @@ class ActorNode(Node):
         policy.compile()  # now, so that no control step waits for it
         gc.freeze()  # nor for a search through all that the compiler left behind
         self._actor = Actor(self._config, policy, spec, self, self._sender(spec), time.monotonic, wall_ns)
+        if policy.backbone is not None:
+            self.say(f"frozen backbone {policy.backbone.digest}: {policy.backbone.origin}")
         self.say(f"space {spec.fingerprint} of {spec.robot}, network {policy.fingerprint}: waiting for a policy")
         if self._early_policy is not None:
             self._on_policy(self._early_policy)

@@ -22,6 +22,7 @@ from rlpd_ros.rl.checkpoint import CheckpointStore
 from rlpd_ros.rl.compilation import keep_compiled
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 from rlpd_ros.rl.policy import Policy
+from rlpd_ros.rl.sight import FeatureReplay
 from rlpd_ros.ros import messages, qos
 from rlpd_ros.ros.main import run_node, wall_ns
 from rlpd_ros.ros.parameters import declare
@@ -98,9 +99,16 @@ class LearnerNode(Node):
     def _start(self, spec: SpaceSpec) -> None:
         """Build or restore everything that depends on the space, then publish the first policy."""
         policy = Policy(spec, self._policy_config)
-        agent = Agent.create(spec, self._policy_config, self._agent_config, self._config.seed)
+        backbone, features = None, None
+        if policy.backbone is not None:
+            backbone = policy.backbone.params
+            if self._config.feature_replay:
+                features, backbone = FeatureReplay(spec, backbone, self._config.feature_shifts), None
+            self.say(f"frozen backbone {policy.backbone.digest}: {policy.backbone.origin}")
+        agent = Agent.create(spec, self._policy_config, self._agent_config, self._config.seed, backbone)
         learner = Learner(self._config, agent, policy, spec, self, self._session, str(self._run.path), time.monotonic,
-                          wall_ns)
+                          wall_ns, features)
+        self.say(learner.memory())
         log = RunLog(self._run.transitions, spec, self._log_config, self._config.replay_buffer_capacity)
         for record in log.restore():
             learner.intake.restore(record)

@@ -2,7 +2,8 @@
 """RLPD's agent: soft actor-critic with a LayerNorm critic ensemble and a high update-to-data ratio.
 
 SAC: Haarnoja et al. 2018, arXiv:1812.05905. REDQ's random subsets: Chen et al. 2021, arXiv:2101.05982. RLPD, which adds
-LayerNorm and symmetric sampling: Ball et al. 2023, arXiv:2302.02948. Arrays without a leading batch axis are scalars.
+LayerNorm and symmetric sampling: Ball et al. 2023, arXiv:2302.02948. Images: one encoder, trained by the critics, from
+which the policy's gradient is stopped (DrQ, arXiv:2004.13649), and a discrete gripper (HIL-SERL, arXiv:2410.21845).
 """
 
 from __future__ import annotations
@@ -18,70 +19,44 @@ from flax import struct
 
 from rlpd_ros.errors import ConfigError
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
+from rlpd_ros.rl.encoders import Encoder
+from rlpd_ros.rl.losses import (
+    actor_loss,
+    critic_loss,
+    draw_subset,
+    grasp_loss,
+    grasp_of,
+    grasp_target,
+    target_update,
+    target_value,
+    temperature_loss,
+)
 from rlpd_ros.rl.networks import (
     Actor,
     Critic,
+    GraspCritic,
     Params,
     distribution,
+    encode,
     ensemble_q,
-    init_actor,
+    grasp_q,
     init_critics,
+    init_encoder,
+    init_network,
     make_actor,
     make_critic,
+    make_encoder,
+    make_grasp_critic,
     members,
     sample_action,
     stack,
+    with_grasp,
 )
+from rlpd_ros.rl.sight import prepare
 from rlpd_ros.types import Batch, SpaceSpec
 
 Info = dict[str, jax.Array]
-
-
-def target_value(rewards: jax.Array, masks: jax.Array, next_qs: jax.Array, next_log_probs: jax.Array,
-                 temperature: jax.Array, discount: float, backup_entropy: bool) -> jax.Array:
-    """Return y = r + discount * mask * (min_i Q_i(s', a') - temperature * log pi(a'|s')), shape (batch,).
-
-    ``next_qs`` (num_min_qs, batch) come from the target critics. Without ``backup_entropy`` the second term is left
-    out. RLPD, algorithm 1; REDQ, equation 1.
-    """
-    chex.assert_rank(next_qs, 2)
-    chex.assert_equal_shape([rewards, masks, next_log_probs, next_qs[0]])
-    value = next_qs.min(axis=0)
-    if backup_entropy:
-        value -= temperature * next_log_probs
-    return rewards + discount * masks * value
-
-
-def critic_loss(qs: jax.Array, targets: jax.Array) -> jax.Array:
-    """Return mean_i (Q_i(s, a) - y)^2 over ensemble and batch: RLPD, algorithm 1. ``qs``: (num_qs, batch)."""
-    chex.assert_equal_shape([qs[0], targets])
-    return jnp.square(qs - targets).mean()
-
-
-def actor_loss(qs: jax.Array, log_probs: jax.Array, temperature: jax.Array, reduction: str) -> jax.Array:
-    """Return mean(temperature * log pi(a|s) - Q(s, a)) for a ~ pi; SAC, equation 7.
-
-    Q is the mean of all critics (RLPD, algorithm 1) or their minimum (SAC). ``qs``: (num_qs, batch).
-    """
-    chex.assert_equal_shape([qs[0], log_probs])
-    q = qs.mean(axis=0) if reduction == "mean" else qs.min(axis=0)
-    return (temperature * log_probs - q).mean()
-
-
-def temperature_loss(log_temperature: jax.Array, entropy: jax.Array, target_entropy: float) -> jax.Array:
-    """Return temperature * (entropy - target entropy): it rises while the entropy is too low; SAC, equation 18."""
-    chex.assert_rank([log_temperature, entropy], 0)
-    return jnp.exp(log_temperature) * (entropy - target_entropy)
-
-
-def target_update(params: Params, target: Params, tau: float) -> Params:
-    """Return tau * params + (1 - tau) * target."""
-    return jax.tree.map(lambda p, t: tau * p + (1 - tau) * t, params, target)
-
-
-def draw_subset(key: jax.Array, num_qs: int, num_min_qs: int) -> jax.Array:
-    """Return indices of ``num_min_qs`` different critics, uniformly at random; REDQ, algorithm 1."""
-    return jax.random.permutation(key, num_qs)[:num_min_qs]
+_BY_CRITIC_STEPS = ("critic", "target_critic", "encoder", "target_encoder", "grasp", "target_grasp")  # what they change
 
 
 class TrainState(NamedTuple):
@@ -102,19 +77,33 @@ class TrainState(NamedTuple):
 class Agent(struct.PyTreeNode):
     """Everything that learning changes, immutable: ``update`` returns a new agent.
 
-    ``actor``, ``critic`` (its arrays stacked over the ensemble) and ``temperature`` (the logarithm) are trained,
-    ``target_critic`` follows the critic. ``step`` counts updates.
+    ``actor``, ``critic`` (its arrays stacked over the ensemble) and ``temperature`` (the logarithm) are trained, and
+    with images ``encoder``, with a discrete gripper ``grasp``: without, those are empty. The targets follow. ``step``
+    counts updates. ``backbone`` stays as it is; it is empty unless the agent computes frozen features itself.
     """
 
     actor: TrainState
     critic: TrainState
     target_critic: Params
+    encoder: TrainState
+    target_encoder: Params
+    grasp: TrainState
+    target_grasp: Params
     temperature: TrainState
     rng: jax.Array
     step: jax.Array
+    backbone: Params
     actor_network: Actor = struct.field(pytree_node=False)
     critic_network: Critic = struct.field(pytree_node=False)
+    encoder_network: Encoder = struct.field(pytree_node=False)
+    grasp_network: GraspCritic | None = struct.field(pytree_node=False)
     config: AgentConfig = struct.field(pytree_node=False)
+
+    @property
+    def policy_params(self) -> Params:
+        """Return what an actor needs of what was trained: see ``Policy``."""
+        parts = {"encoder": self.encoder.params, "grasp": self.grasp.params}
+        return {**self.actor.params, **{name: params for name, params in parts.items() if params}}
 
     @partial(jax.jit, static_argnames="demonstrations", donate_argnames="self")
     def update(self, batch: Batch, demonstrations: int = 0) -> tuple[Agent, Info]:
@@ -127,14 +116,17 @@ class Agent(struct.PyTreeNode):
         As in RLPD's code the actor and temperature steps use the last mini-batch and the updated critics.
         """
         utd_ratio, size = batch.rewards.shape
+        discrete = int(self.grasp_network is not None)
         chex.assert_shape([batch.rewards, batch.masks], (self.config.utd_ratio, size))
-        chex.assert_shape(batch.actions, (utd_ratio, size, self.actor_network.action_size))
+        chex.assert_shape(batch.actions, (utd_ratio, size, self.actor_network.action_size + discrete))
         rng, next_key, subset_key, actor_key = jax.random.split(self.rng, 4)
+        batch = self._prepared(batch)
 
-        critic, target_critic, critic_info = self._critic_steps(batch, next_key, subset_key)
-        last = {name: values[-1] for name, values in batch.observations.items()}
+        agent, critic_info = self._critic_steps(batch, next_key, subset_key)
+        last = jax.tree.map(lambda x: x[-1], batch.observations)
+        seen = encode(self.encoder_network, agent.encoder.params, last)  # the critics train the encoder, nobody else
         (_, (entropy, mode, actor_info)), grads = jax.value_and_grad(self._actor_loss, has_aux=True)(
-            self.actor.params, critic.params, last, actor_key)
+            self.actor.params, agent.critic.params, seen, actor_key)
         actor = self.actor.apply_gradients(grads, self.config.actor_lr)
         target_entropy = self.config.target_entropy_per_dim * self.actor_network.action_size
         grads = jax.grad(temperature_loss)(self.temperature.params, entropy, target_entropy)
@@ -142,69 +134,110 @@ class Agent(struct.PyTreeNode):
 
         info = {**critic_info, **actor_info, "temperature": jnp.exp(self.temperature.params)}
         if demonstrations:
+            if self.grasp_network is not None:
+                mode = with_grasp(mode, grasp_q(self.grasp_network, agent.grasp.params, seen).argmax(-1))
             distance = jnp.abs(mode - batch.actions[-1])[-demonstrations:]
             info["demo_action_distance"] = distance.mean()
-        return self.replace(actor=actor, critic=critic, target_critic=target_critic, temperature=temperature, rng=rng,
-                            step=self.step + 1), info
+        return agent.replace(actor=actor, temperature=temperature, rng=rng, step=self.step + 1), info
 
-    def _critic_steps(self, batch: Batch, next_key: jax.Array, subset_key: jax.Array
-                      ) -> tuple[TrainState, Params, Info]:
-        # The actor stays as it is during these steps, so all next actions can be drawn at once; a scan compiles one
-        # step, whatever the update-to-data ratio.
+    def _prepared(self, batch: Batch) -> Batch:
+        """Return the batch with observations as the encoder takes them."""
+        keys = jax.random.split(jax.random.fold_in(self.rng, 1))
+        now, following = (prepare(self.encoder_network, self.backbone, observations, key) for observations, key in zip(
+            (batch.observations, batch.next_observations), keys, strict=True))
+        return batch._replace(observations=now, next_observations=following)
+
+    def _critic_steps(self, batch: Batch, next_key: jax.Array, subset_key: jax.Array) -> tuple[Agent, Info]:
+        # The policy stays as it is during these steps, its encoder too, so all next actions can be drawn at once; a
+        # scan compiles one step, whatever the update-to-data ratio.
+        seen = encode(self.encoder_network, self.encoder.params, batch.next_observations)
         next_actions, next_log_probs = sample_action(
-            *distribution(self.actor_network, self.actor.params, batch.next_observations), next_key)
+            *distribution(self.actor_network, self.actor.params, seen), next_key)
         subsets = jax.vmap(draw_subset, (0, None, None))(
             jax.random.split(subset_key, self.config.utd_ratio), self.config.num_qs, self.config.num_min_qs)
-        (critic, target_critic), info = jax.lax.scan(
-            self._critic_step, (self.critic, self.target_critic), (batch, next_actions, next_log_probs, subsets))
+        changed, info = jax.lax.scan(
+            self._critic_step, {name: getattr(self, name) for name in _BY_CRITIC_STEPS},
+            (batch, seen if self.grasp_network else None, next_actions, next_log_probs, subsets))
         reductions = {name: jnp.max if name.endswith("max") else jnp.mean for name in info}
-        return critic, target_critic, {name: reductions[name](values) for name, values in info.items()}
+        return self.replace(**changed), {name: reductions[name](values) for name, values in info.items()}
 
-    def _critic_step(self, carry: tuple[TrainState, Params], inputs: tuple) -> tuple[tuple[TrainState, Params], Info]:
-        (critic, target_critic), (batch, next_actions, next_log_probs, subset) = carry, inputs
-        config = self.config
+    def _critic_step(self, carry: dict[str, Any], inputs: tuple) -> tuple[dict[str, Any], Info]:
+        agent, config = self.replace(**carry), self.config
+        batch, next_seen, next_actions, next_log_probs, subset = inputs
         everyone = config.num_min_qs == config.num_qs
-        chosen = target_critic if everyone else jax.tree.map(lambda x: x[subset], target_critic)
-        next_qs = ensemble_q(self.critic_network, members(chosen), batch.next_observations, next_actions)
+        chosen = agent.target_critic if everyone else jax.tree.map(lambda x: x[subset], agent.target_critic)
+        target_seen = encode(self.encoder_network, agent.target_encoder, batch.next_observations)
+        next_qs = ensemble_q(self.critic_network, members(chosen), target_seen, next_actions)
         targets = target_value(batch.rewards, batch.masks, next_qs, next_log_probs,
                                jnp.exp(self.temperature.params), config.discount, config.backup_entropy)
+        actions, grasps = batch.actions, grasp_of(batch.actions)
+        if self.grasp_network is not None:
+            actions = actions[..., :-1]
+            grasp_targets = grasp_target(
+                batch.rewards, batch.masks, grasp_q(self.grasp_network, agent.grasp.params, next_seen),
+                grasp_q(self.grasp_network, agent.target_grasp, target_seen), grasps, config.discount,
+                config.grasp_penalty)
 
-        def loss(params: list[Params]) -> tuple[jax.Array, jax.Array]:
-            qs = ensemble_q(self.critic_network, params, batch.observations, batch.actions)
-            return critic_loss(qs, targets), qs
+        def loss(encoder: Params, critics: list[Params], grasp: Params) -> tuple[jax.Array, tuple[jax.Array, Info]]:
+            seen = encode(self.encoder_network, encoder, batch.observations)
+            qs = ensemble_q(self.critic_network, critics, seen, actions)
+            info = {"critic_loss": critic_loss(qs, targets)}
+            if self.grasp_network is not None:
+                info["grasp_loss"] = grasp_loss(grasp_q(self.grasp_network, grasp, seen), grasps, grasp_targets)
+            return sum(info.values(), jnp.float32(0)), (qs, info)
 
-        (value, qs), grads = jax.value_and_grad(loss, has_aux=True)(members(critic.params))
-        critic = critic.apply_gradients(stack(grads), config.critic_lr)
-        target_critic = target_update(critic.params, target_critic, config.tau)
-        info = {"critic_loss": value, "q_mean": qs.mean(), "q_max": qs.max(), "q_spread": qs.std(axis=0).mean(),
+        (_, (qs, losses)), grads = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(
+            agent.encoder.params, members(agent.critic.params), agent.grasp.params)
+        carry = agent._follow(grads[0], stack(grads[1]), grads[2])
+        info = {**losses, "q_mean": qs.mean(), "q_max": qs.max(), "q_spread": qs.std(axis=0).mean(),
                 "target_q_mean": targets.mean(), "target_q_max": targets.max()}
-        return (critic, target_critic), info
+        return carry, info
 
-    def _actor_loss(self, params: Params, critic_params: Params, observations: dict[str, jax.Array], key: jax.Array
+    def _follow(self, *grads: Params) -> dict[str, Any]:
+        """Return what a critic step changes, by the gradients of encoder, critics and gripper's critic."""
+        changed: dict[str, Any] = {}
+        for name, grad in zip(("encoder", "critic", "grasp"), grads, strict=True):
+            state = changed[name] = getattr(self, name).apply_gradients(grad, self.config.critic_lr)
+            changed[f"target_{name}"] = target_update(state.params, getattr(self, f"target_{name}"), self.config.tau)
+        return changed
+
+    def _actor_loss(self, params: Params, critic_params: Params, seen: jax.Array, key: jax.Array
                     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Info]]:
-        mean, log_std = distribution(self.actor_network, params, observations)
+        mean, log_std = distribution(self.actor_network, params, seen)
         actions, log_probs = sample_action(mean, log_std, key)
-        qs = ensemble_q(self.critic_network, members(critic_params), observations, actions)
+        qs = ensemble_q(self.critic_network, members(critic_params), seen, actions)
         value = actor_loss(qs, log_probs, jnp.exp(self.temperature.params), self.config.actor_q_reduction)
         entropy = -log_probs.mean()
         return value, (entropy, jnp.tanh(mean), {"actor_loss": value, "entropy": entropy})
 
     @staticmethod
-    def create(spec: SpaceSpec, policy: PolicyConfig, config: AgentConfig, seed: int) -> Agent:
-        """Make an untrained agent for a space. Raises ConfigError for settings that contradict each other."""
+    def create(spec: SpaceSpec, policy: PolicyConfig, config: AgentConfig, seed: int,
+               backbone: Params | None = None) -> Agent:
+        """Make an untrained agent for a space.
+
+        ``backbone``: parameters of a frozen network, for batches with images in place of features. Raises ConfigError
+        for settings that contradict each other.
+        """
         if config.num_min_qs > config.num_qs:
             raise ConfigError(f"parameter 'num_min_qs': expected at most num_qs = {config.num_qs}, "
                               f"found {config.num_min_qs}")
-        return _create(make_actor(spec, policy), make_critic(spec, policy, config), config, seed)
+        networks = {"actor_network": make_actor(spec, policy), "critic_network": make_critic(spec, policy, config),
+                    "encoder_network": make_encoder(spec, policy), "grasp_network": make_grasp_critic(spec, policy)}
+        return _create(spec, tuple(networks.items()), config, seed, backbone or {})
 
 
-@partial(jax.jit, static_argnames=("actor_network", "critic_network", "config"))
-def _create(actor_network: Actor, critic_network: Critic, config: AgentConfig, seed: int) -> Agent:
+@partial(jax.jit, static_argnames=("spec", "networks", "config"))
+def _create(spec: SpaceSpec, networks: tuple, config: AgentConfig, seed: int, backbone: Params) -> Agent:
+    made = dict(networks)
     rng, actor_key, critic_key = jax.random.split(jax.random.PRNGKey(seed), 3)
-    critic_params = init_critics(critic_network, actor_network.action_size, config.num_qs, critic_key)
+    critics = init_critics(made["critic_network"], config.num_qs, critic_key)
+    encoder = init_encoder(spec, made["encoder_network"], jax.random.fold_in(critic_key, 1))
+    grasp_network = made["grasp_network"]
+    grasp = init_network(grasp_network, jax.random.fold_in(critic_key, 2)) if grasp_network else {}
     return Agent(
-        actor=TrainState.create(init_actor(actor_network, actor_key), config.actor_lr),
-        critic=TrainState.create(critic_params, config.critic_lr),
-        target_critic=critic_params,
+        actor=TrainState.create(init_network(made["actor_network"], actor_key), config.actor_lr),
+        critic=TrainState.create(critics, config.critic_lr), target_critic=critics,
+        encoder=TrainState.create(encoder, config.critic_lr), target_encoder=encoder,
+        grasp=TrainState.create(grasp, config.critic_lr), target_grasp=grasp,
         temperature=TrainState.create(jnp.log(jnp.float32(config.init_temperature)), config.temperature_lr),
-        rng=rng, step=jnp.int32(0), actor_network=actor_network, critic_network=critic_network, config=config)
+        rng=rng, step=jnp.int32(0), backbone=backbone, config=config, **made)

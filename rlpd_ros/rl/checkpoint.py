@@ -143,8 +143,10 @@ def _expect(path: Path, name: str, expected: Any, found: Any) -> None:
 
 
 def _state(agent: Agent) -> dict[str, Any]:
-    names = ("actor", "critic", "target_critic", "temperature", "rng", "step")
-    return {name: getattr(agent, name) for name in names}
+    names = ("actor", "critic", "target_critic", "temperature", "rng", "step", "encoder", "target_encoder", "grasp",
+             "target_grasp")
+    parts = {name: getattr(agent, name) for name in names}
+    return {name: part for name, part in parts.items() if jax.tree.leaves(getattr(part, "params", part))}
 
 
 def _leaves(state: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rlpd_ros.config import parameter
 
 ACTIVATIONS = ("tanh", "relu", "silu")
+FROZEN = "resnet10-frozen"
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,18 @@ class PolicyConfig:
         True, "map state elements with finite bounds to [-1, 1], for the critics too; unbounded ones stay in SI units")
     log_std_min: float = parameter(-11.513, "lowest log standard deviation of the Gaussian before tanh", -30.0, 10.0)
     log_std_max: float = parameter(1.609, "highest log standard deviation of the Gaussian before tanh", -30.0, 10.0)
+    encoder: str = parameter(
+        FROZEN, "what sees the images: a ResNet-10 that stays as its file has it, one that is trained, or a small "
+                "convolutional network that is trained", choices=(FROZEN, "resnet10", "small"))
+    backbone: str = parameter(
+        "", "weights of resnet10-frozen: a safetensors file or HIL-SERL's resnet10_params.pkl; none: random ones")
+    spatial_embeddings: int = parameter(8, "learned weightings of the places in an image, per channel", 1, 64)
+    bottleneck_dim: int = parameter(256, "numbers into which each camera's image is compressed", 1, 65536)
+    proprio_dim: int = parameter(64, "units of the layer that sees the state, where there are images", 1, 65536)
+    hybrid_gripper: bool = parameter(
+        False, "the last action element, the gripper's, is -1, 0 or 1 (close, hold, open) as a discrete critic says")
+    grasp_hidden_dims: tuple[int, ...] = parameter((128, 128), "units of each hidden layer of that critic", 1, 65536)
+    grasp_epsilon: float = parameter(0.05, "share of steps of training in which that gripper acts at random", 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -45,3 +58,6 @@ class AgentConfig:
     backup_entropy: bool = parameter(False, "include the entropy of the next action in the target of the critics")
     actor_q_reduction: str = parameter(
         "mean", "what the policy maximises over the ensemble", choices=("mean", "min"))
+    grasp_penalty: float = parameter(
+        0.02, "taken from the reward of the discrete gripper for opening or closing; 0 where its action is a position",
+        0.0, 1e3)

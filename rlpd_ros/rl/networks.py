@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The networks: a tanh-Gaussian policy and an ensemble of critics, both multilayer perceptrons over the state."""
+"""The networks: a tanh-Gaussian policy, an ensemble of critics, and a critic of a gripper that is discrete."""
 
 from __future__ import annotations
 
@@ -13,132 +13,113 @@ import numpy as np
 from flax import linen as nn
 
 from rlpd_ros.errors import ConfigError
-from rlpd_ros.rl.config import AgentConfig, PolicyConfig
+from rlpd_ros.rl.config import FROZEN, AgentConfig, PolicyConfig
+from rlpd_ros.rl.encoders import CHANNELS, STRIDE, Encoder, Features
+from rlpd_ros.rl.layers import MLP
 from rlpd_ros.types import SpaceSpec
 
 Params = Any  # a pytree of arrays: nested dictionaries, as Flax makes them
-Observations = Mapping[str, Any]  # "state": (..., state_size)
-
-_ACTIVATIONS = {"tanh": jnp.tanh, "relu": nn.relu, "silu": nn.silu}
-_INIT = nn.initializers.xavier_uniform()
-_EPSILON = 1e-6  # Flax's default, with which both papers' code was run
-
-
-@jax.custom_vjp
-def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """Normalise ``x`` (..., n) over its last axis, then scale and shift (Ba et al. 2016, equation 4).
-
-    The gradient is written out because the automatic one makes more passes over memory, which is what bounds small
-    networks on a CPU: a tenth of a critic step with ten critics.
-    """
-    return _layer_norm_forward(x, scale, bias)[0]
-
-
-def _layer_norm_forward(x, scale, bias):
-    centred = x - x.mean(-1, keepdims=True)
-    inverse_std = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + _EPSILON)
-    normal = centred * inverse_std
-    return normal * scale + bias, (normal, inverse_std, scale)
-
-
-def _layer_norm_backward(residuals, grad):
-    # With h the normalised input and g' = g * scale: dx = (g' - mean(g') - h * mean(g' * h)) / std.
-    normal, inverse_std, scale = residuals
-    scaled = grad * scale
-    grad_x = inverse_std * (
-        scaled - scaled.mean(-1, keepdims=True) - normal * (scaled * normal).mean(-1, keepdims=True))
-    leading = tuple(range(grad.ndim - 1))
-    return grad_x, (grad * normal).sum(leading), grad.sum(leading)
-
-
-layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
-
-
-class LayerNorm(nn.Module):
-    """``layer_norm`` with learned scale and bias."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        return layer_norm(x, scale, bias)
-
-
-class MLP(nn.Module):
-    """Hidden layers, each dense, LayerNorm (optional), nonlinearity; then one linear layer per output."""
-
-    hidden_dims: tuple[int, ...]
-    activation: str
-    layer_norm: bool
-    outputs: tuple[tuple[str, int], ...]  # name and size
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
-        for i, size in enumerate(self.hidden_dims):
-            x = nn.Dense(size, kernel_init=_INIT, name=f"hidden_{i}")(x)
-            if self.layer_norm:
-                x = LayerNorm(name=f"norm_{i}")(x)
-            x = _ACTIVATIONS[self.activation](x)
-        return tuple(nn.Dense(size, kernel_init=_INIT, name=name)(x) for name, size in self.outputs)
-
-
-def _scaled(observations: Observations, center: tuple[float, ...], scale: tuple[float, ...]) -> jax.Array:
-    return (observations["state"] - np.asarray(center, np.float32)) * np.asarray(scale, np.float32)
+GRASPS = 3  # what a discrete gripper can do: close, hold, open, as the actions -1, 0 and 1
 
 
 class Actor(nn.Module):
-    """The policy: observations to mean and log standard deviation of a Gaussian, which tanh squashes into [-1, 1]."""
+    """The policy: what the encoder sees to mean and log standard deviation of a Gaussian, which tanh squashes."""
 
     config: PolicyConfig
-    action_size: int
-    center: tuple[float, ...]  # see ``state_scaling``
-    scale: tuple[float, ...]
+    action_size: int  # of the Gaussian: a discrete gripper is not part of it
+    inputs: int
 
     @nn.compact
-    def __call__(self, observations: Observations) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, seen: jax.Array) -> tuple[jax.Array, jax.Array]:
         c = self.config
         outputs = (("mean", self.action_size), ("log_std", self.action_size))
-        x = _scaled(observations, self.center, self.scale)
-        mean, log_std = MLP(c.hidden_dims, c.activation, c.layer_norm, outputs, name="mlp")(x)
+        mean, log_std = MLP(c.hidden_dims, c.activation, c.layer_norm, outputs, name="mlp")(seen)
         return mean, jnp.clip(log_std, c.log_std_min, c.log_std_max)
 
 
 class Critic(nn.Module):
-    """One member of the ensemble: observations and actions (..., action_size) to Q (...)."""
+    """One member of the ensemble: what the encoder sees and actions (..., action_size) to Q (...)."""
 
     config: AgentConfig
-    center: tuple[float, ...]
-    scale: tuple[float, ...]
+    action_size: int
+    inputs: int
 
     @nn.compact
-    def __call__(self, observations: Observations, actions: jax.Array) -> jax.Array:
+    def __call__(self, seen: jax.Array, actions: jax.Array) -> jax.Array:
         c = self.config
-        x = jnp.concatenate([_scaled(observations, self.center, self.scale), actions], axis=-1)
+        x = jnp.concatenate([seen, actions], axis=-1)
         (q,) = MLP(c.critic_hidden_dims, c.critic_activation, c.critic_layer_norm, (("q", 1),), name="mlp")(x)
         return q[..., 0]
 
 
+class GraspCritic(nn.Module):
+    """What the encoder sees to Q (..., GRASPS) of everything that the gripper can do."""
+
+    config: PolicyConfig
+    inputs: int
+
+    @nn.compact
+    def __call__(self, seen: jax.Array) -> jax.Array:
+        c = self.config
+        (q,) = MLP(c.grasp_hidden_dims, c.activation, c.layer_norm, (("q", GRASPS),), name="mlp")(seen)
+        return q
+
+
+def make_encoder(spec: SpaceSpec, config: PolicyConfig) -> Encoder:
+    """Define what sees in a space."""
+    return Encoder(config, tuple(f.name for f in spec.image_fields), *state_scaling(spec, config))
+
+
 def make_actor(spec: SpaceSpec, config: PolicyConfig) -> Actor:
-    """Define the policy network for a space. Raises ConfigError if it observes images, which these networks cannot."""
-    return Actor(config, spec.action_size, *state_scaling(spec, config))
+    """Define the policy network for a space. Raises ConfigError if there is no gripper that could be discrete."""
+    return Actor(config, _gaussian_size(spec, config), _inputs(spec, config))
 
 
 def make_critic(spec: SpaceSpec, policy: PolicyConfig, config: AgentConfig) -> Critic:
-    """Define one critic for a space; it scales observations as the policy does."""
-    return Critic(config, *state_scaling(spec, policy))
+    """Define one critic for a space."""
+    return Critic(config, _gaussian_size(spec, policy), _inputs(spec, policy))
 
 
-@partial(jax.jit, static_argnames="actor")
-def init_actor(actor: Actor, key: jax.Array) -> Params:
-    """Return fresh parameters of the policy."""
-    return actor.init(key, {"state": jnp.zeros(len(actor.center))})["params"]
+def make_grasp_critic(spec: SpaceSpec, config: PolicyConfig) -> GraspCritic | None:
+    """Define the critic of the discrete gripper, or return None where there is none."""
+    return GraspCritic(config, _inputs(spec, config)) if config.hybrid_gripper else None
 
 
-@partial(jax.jit, static_argnames=("critic", "action_size", "num_qs"))
-def init_critics(critic: Critic, action_size: int, num_qs: int, key: jax.Array) -> Params:
+def _gaussian_size(spec: SpaceSpec, config: PolicyConfig) -> int:
+    last = spec.action[-1]
+    if config.hybrid_gripper and (last.size != 1 or spec.action_size < 2):
+        raise ConfigError("parameter 'hybrid_gripper': expected a last action field of one element, the gripper's, "
+                          f"after others, found {', '.join(f'{f.name} ({f.size})' for f in spec.action)}")
+    return spec.action_size - config.hybrid_gripper
+
+
+def _inputs(spec: SpaceSpec, config: PolicyConfig) -> int:
+    cameras = len(spec.image_fields)
+    return cameras * config.bottleneck_dim + config.proprio_dim if cameras else spec.state_size
+
+
+@partial(jax.jit, static_argnames=("spec", "encoder"))
+def init_encoder(spec: SpaceSpec, encoder: Encoder, key: jax.Array) -> Params:
+    """Return fresh parameters of what sees; none without cameras."""
+    observations: dict[str, Any] = {"state": jnp.zeros(spec.state_size)}
+    for f in spec.image_fields:
+        places = int(np.prod([-(-side // STRIDE) for side in f.shape[:2]]))
+        observations[f.name] = (Features(jnp.zeros((CHANNELS, places)), jnp.ones(()))
+                                if encoder.config.encoder == FROZEN else jnp.zeros(f.shape, jnp.uint8))
+    return encoder.init(key, observations).get("params", {})
+
+
+@partial(jax.jit, static_argnames="network")
+def init_network(network: Actor | GraspCritic, key: jax.Array) -> Params:
+    """Return fresh parameters of the policy or of the gripper's critic."""
+    return network.init(key, jnp.zeros(network.inputs))["params"]
+
+
+@partial(jax.jit, static_argnames=("critic", "num_qs"))
+def init_critics(critic: Critic, num_qs: int, key: jax.Array) -> Params:
     """Return fresh parameters of an ensemble of independent critics, stacked: every array is (num_qs, ...)."""
-    observations, actions = {"state": jnp.zeros(len(critic.center))}, jnp.zeros(action_size)
-    return jax.vmap(lambda k: critic.init(k, observations, actions)["params"])(jax.random.split(key, num_qs))
+    seen, actions = jnp.zeros(critic.inputs), jnp.zeros(critic.action_size)
+    return jax.vmap(lambda k: critic.init(k, seen, actions)["params"])(jax.random.split(key, num_qs))
 
 
 def state_scaling(spec: SpaceSpec, config: PolicyConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -146,20 +127,33 @@ def state_scaling(spec: SpaceSpec, config: PolicyConfig) -> tuple[tuple[float, .
 
     Elements without two finite bounds pass unchanged. Values outside the bounds are not clipped.
     """
-    if spec.image_fields:
-        names = ", ".join(f.name for f in spec.image_fields)
-        raise ConfigError(f"space of {spec.robot}: expected state observations only, found images ({names}): "
-                          "switch the arm driver's cameras off")
     low, high = (bound.astype(np.float64) for bound in spec.state_bounds)
     bounded = np.isfinite(low) & np.isfinite(high) & (high > low) & config.normalize_observations
     low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
     return tuple(((low + high) / 2).tolist()), tuple((2 / (high - low)).tolist())
 
 
-def distribution(actor: Actor, params: Params, observations: Observations) -> tuple[jax.Array, jax.Array]:
+def encode(encoder: Encoder, params: Params, observations: Mapping[str, Any]) -> jax.Array:
+    """Return what ``encoder`` sees (..., inputs) in observations: "state" (..., n) and one entry for each camera."""
+    seen: Any = encoder.apply({"params": params}, observations)
+    return seen
+
+
+def distribution(actor: Actor, params: Params, seen: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return mean and log standard deviation (..., action_size) of the policy's Gaussian before tanh."""
-    outputs: Any = actor.apply({"params": params}, observations)
+    outputs: Any = actor.apply({"params": params}, seen)
     return outputs
+
+
+def grasp_q(critic: GraspCritic, params: Params, seen: jax.Array) -> jax.Array:
+    """Return Q (..., GRASPS) of everything that the gripper can do."""
+    q: Any = critic.apply({"params": params}, seen)
+    return q
+
+
+def with_grasp(motion: jax.Array, grasp: jax.Array) -> jax.Array:
+    """Return actions (..., n + 1) of motions (..., n) and grasps (...), 0 to GRASPS - 1."""
+    return jnp.concatenate([motion, (grasp - 1)[..., None].astype(motion.dtype)], axis=-1)
 
 
 def sample_action(mean: jax.Array, log_std: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -186,11 +180,11 @@ def stack(trees: list[Params]) -> Params:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def ensemble_q(critic: Critic, params: list[Params], observations: Observations, actions: jax.Array) -> jax.Array:
+def ensemble_q(critic: Critic, params: list[Params], seen: jax.Array, actions: jax.Array) -> jax.Array:
     """Return Q (num_qs, ...) of every critic.
 
     Unrolled rather than vmapped: on a CPU the activations of one critic stay in its core's cache and different critics
     run on different cores, which makes a step with ten critics a fifth faster than one batched matrix multiply.
     """
-    qs: list[Any] = [critic.apply({"params": p}, observations, actions) for p in params]
+    qs: list[Any] = [critic.apply({"params": p}, seen, actions) for p in params]
     return jnp.stack(qs)

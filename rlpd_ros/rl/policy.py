@@ -12,8 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlpd_ros.errors import DataError
+from rlpd_ros.rl.backbone import backbone_of
 from rlpd_ros.rl.config import PolicyConfig
-from rlpd_ros.rl.networks import Params, distribution, init_actor, make_actor, sample_action
+from rlpd_ros.rl.networks import (
+    GRASPS,
+    Params,
+    distribution,
+    encode,
+    grasp_q,
+    init_encoder,
+    init_network,
+    make_actor,
+    make_encoder,
+    make_grasp_critic,
+    sample_action,
+    with_grasp,
+)
+from rlpd_ros.rl.sight import frozen_features
 from rlpd_ros.types import Observation, PolicySnapshot, SpaceSpec, expect_shape, fingerprint
 from rlpd_ros.untrusted import parse_json, printable
 
@@ -24,47 +39,76 @@ _MAX_DESCRIPTION = 1 << 18  # characters of a description that anyone parses
 class Policy:
     """A policy network without parameters: pure functions of them, compiled once.
 
+    Its parameters are those of the Gaussian policy, with images the trained part of what sees ("encoder"), with a
+    discrete gripper that of its critic ("grasp"). A frozen ``backbone`` is none of them: everybody has it in a file.
     ``description``: the network in words (JSON). ``fingerprint``: of the description and of the layout of the
-    serialised parameters. ``data_size``: bytes of the serialised parameters. Raises ConfigError as ``make_actor`` does.
+    serialised parameters. ``data_size``: bytes of the serialised parameters. Raises ConfigError as ``make_actor`` and
+    ``backbone_of`` do.
     """
 
     def __init__(self, spec: SpaceSpec, config: PolicyConfig) -> None:
         self.network = make_actor(spec, config)
-        self._state_shape = (spec.state_size,)
+        self.backbone = backbone_of(spec, config)
+        self._config = config
+        self._spec = spec
+        self._encoder = make_encoder(spec, config)
+        self._grasp = make_grasp_critic(spec, config)
+        self._frozen = jax.device_put(self.backbone.params) if self.backbone else {}
         shapes = jax.eval_shape(self.init, 0)
         paths, self._structure = jax.tree_util.tree_flatten_with_path(shapes)
         self._layout = [("/".join(key.key for key in path), leaf.shape) for path, leaf in paths]
         self._sizes = [int(np.prod(shape)) for _, shape in self._layout]
         self.data_size = 4 * sum(self._sizes)
-        self.description = json.dumps({
-            **asdict(config),
-            "inputs": [[f.name, f.size] for f in spec.state_fields],
-            "outputs": [[f.name, f.size] for f in spec.action],
-            "input_center": self.network.center,
-            "input_scale": self.network.scale,
-        }, sort_keys=True)
+        self.description = json.dumps(self._describe(), sort_keys=True)
         layout = [[path, shape, "float32"] for path, shape in self._layout]
         self.fingerprint = fingerprint(self.description + json.dumps(layout))
         self._mode = jax.jit(self._mode_of)
         self._sample = jax.jit(self._sample_of)
 
+    def _describe(self) -> dict[str, Any]:
+        config, spec = asdict(self._config), self._spec
+        without = {"backbone"}  # its content counts, wherever it lies
+        without |= set() if spec.image_fields else {"encoder", "spatial_embeddings", "bottleneck_dim", "proprio_dim"}
+        without |= set() if self._grasp else {"hybrid_gripper", "grasp_hidden_dims", "grasp_epsilon"}
+        description = {
+            **{name: value for name, value in config.items() if name not in without},
+            "inputs": [[f.name, f.size] for f in spec.state_fields],
+            "outputs": [[f.name, f.size] for f in spec.action],
+            "input_center": self._encoder.center,
+            "input_scale": self._encoder.scale,
+        }
+        if spec.image_fields:
+            description["images"] = [[f.name, f.shape] for f in spec.image_fields]
+            description["backbone"] = self.backbone.digest if self.backbone else "none"
+        return description
+
     def init(self, seed: int | jax.Array) -> Params:
         """Return fresh random parameters."""
-        return init_actor(self.network, jax.random.PRNGKey(seed))
+        key = jax.random.PRNGKey(seed)
+        params = dict(init_network(self.network, key))
+        if self._spec.image_fields:
+            params["encoder"] = init_encoder(self._spec, self._encoder, jax.random.fold_in(key, 1))
+        if self._grasp is not None:
+            params["grasp"] = init_network(self._grasp, jax.random.fold_in(key, 2))
+        return params
 
     def mode(self, params: Params, observation: Observation) -> np.ndarray:
-        """Return the greedy action, float32 (action_size,) in [-1, 1]. Raises DataError for a state of another size."""
-        return np.asarray(self._mode(params, self._state(observation)))
+        """Return the greedy action, float32 (action_size,) in [-1, 1].
+
+        Raises DataError for a state or an image of another shape.
+        """
+        return np.asarray(self._mode(params, self._frozen, self._inputs(observation)))
 
     def sample(self, params: Params, observation: Observation, key: jax.Array) -> tuple[np.ndarray, jax.Array]:
         """Return an action drawn from the policy, as ``mode`` does, and the random key for the next call."""
-        action, key = self._sample(params, self._state(observation), key)
+        action, key = self._sample(params, self._frozen, self._inputs(observation), key)
         return np.asarray(action), key
 
     def compile(self) -> None:
         """Compile ``mode`` and ``sample`` now, so that no control step has to wait for it."""
         params = jax.tree.unflatten(self._structure, [jnp.zeros(shape) for _, shape in self._layout])
-        observation = Observation(np.zeros(self._state_shape, np.float32))
+        observation = Observation(np.zeros(self._spec.state_size, np.float32),
+                                  {f.name: np.zeros(f.shape, np.uint8) for f in self._spec.image_fields})
         self.mode(params, observation)
         self.sample(params, observation, jax.random.PRNGKey(0))
 
@@ -92,17 +136,45 @@ class Policy:
     def _path_of(self, index: int) -> str:
         return self._layout[int(np.searchsorted(np.cumsum(self._sizes), index, side="right"))][0]
 
-    def _state(self, observation: Observation) -> np.ndarray:
-        expect_shape("observation state", observation.state, self._state_shape)
-        return np.asarray(observation.state, np.float32)
+    def _inputs(self, observation: Observation) -> dict[str, np.ndarray]:
+        expect_shape("observation state", observation.state, (self._spec.state_size,))
+        inputs = {"state": np.asarray(observation.state, np.float32)}
+        for f in self._spec.image_fields:
+            image = observation.images.get(f.name, np.empty(0))
+            expect_shape(f"observation image '{f.name}'", image, f.shape)
+            inputs[f.name] = np.asarray(image, np.uint8)
+        return inputs
 
-    def _mode_of(self, params: Params, state: jax.Array) -> jax.Array:
-        mean, _ = distribution(self.network, params, {"state": state})
-        return jnp.tanh(mean)
+    def _see(self, params: Params, frozen: Params, inputs: dict[str, Any]) -> jax.Array:
+        if frozen:
+            images = {f.name: inputs[f.name] for f in self._spec.image_fields}
+            inputs = {**inputs, **frozen_features(frozen, images)}
+        return encode(self._encoder, params.get("encoder", {}), inputs)
 
-    def _sample_of(self, params: Params, state: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _mode_of(self, params: Params, frozen: Params, inputs: dict[str, Any]) -> jax.Array:
+        seen = self._see(params, frozen, inputs)
+        action = jnp.tanh(distribution(self.network, _gaussian(params), seen)[0])
+        return action if self._grasp is None else with_grasp(action, self._best_grasp(params, seen))
+
+    def _sample_of(self, params: Params, frozen: Params, inputs: dict[str, Any], key: jax.Array
+                   ) -> tuple[jax.Array, jax.Array]:
+        seen = self._see(params, frozen, inputs)
         key, now = jax.random.split(key)
-        return sample_action(*distribution(self.network, params, {"state": state}), now)[0], key
+        action, _ = sample_action(*distribution(self.network, _gaussian(params), seen), now)
+        if self._grasp is not None:
+            whether, which = jax.random.split(jax.random.fold_in(now, 1))
+            explore = jax.random.bernoulli(whether, self._config.grasp_epsilon)
+            grasp = jnp.where(explore, jax.random.randint(which, (), 0, GRASPS), self._best_grasp(params, seen))
+            action = with_grasp(action, grasp)
+        return action, key
+
+    def _best_grasp(self, params: Params, seen: jax.Array) -> jax.Array:
+        assert self._grasp is not None
+        return grasp_q(self._grasp, params["grasp"], seen).argmax(-1)
+
+
+def _gaussian(params: Params) -> Params:
+    return {"mlp": params["mlp"]}
 
 
 def make_snapshot(policy: Policy, params: Params, spec: SpaceSpec, probe: Observation, *, session: str, version: int,

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What sees: convolutional networks from images to feature maps, and from those to what policy and critics work with.
+
+ResNet: He et al. 2016, arXiv:1512.03385, with GroupNorm (Wu and He 2018, arXiv:1803.08494). Spatial learned embeddings
+and sizes: HIL-SERL, Luo et al. 2024, arXiv:2410.21845. Random shifts: DrQ, Kostrikov et al. 2021, arXiv:2004.13649.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from rlpd_ros.rl.config import FROZEN, PolicyConfig
+from rlpd_ros.rl.layers import LayerNorm
+
+CHANNELS = 512  # of the ResNet's last feature maps
+STRIDE = 32  # pixels from one of their places to the next
+PAD = 4  # pixels by which a random shift may move an image, each way
+CHUNK = 32  # images that a frozen network sees at a time: their activations should stay in the cache
+FEW = 32  # images that are compressed one after the other
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, with which the file's weights were trained
+_SCALE_BYTES = 4
+
+
+class Features(NamedTuple):
+    """Feature maps of one camera: ``maps`` (..., channels, places) of any type, times ``scale`` (...)."""
+
+    maps: Any
+    scale: Any
+
+
+class ResNet10(nn.Module):
+    """ResNet of four stages with one block each: uint8 images (n, h, w, 3) to maps (n, h / 32, w / 32, 512).
+
+    The names of the parameters are those of HIL-SERL's file.
+    """
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = (images / np.float32(255) - np.asarray(_MEAN, np.float32)) / np.asarray(_STD, np.float32)
+        x = _conv(64, 7, 2, "conv_init", padding=3)(x)
+        x = nn.relu(_group_norm("norm_init")(x))
+        x = nn.max_pool(x, (3, 3), (2, 2), "SAME")
+        for stage in range(4):
+            x = ResNetBlock(64 * 2**stage, 1 if stage == 0 else 2, name=f"ResNetBlock_{stage}")(x)
+        return x
+
+
+class ResNetBlock(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut, which is projected where the shape changes."""
+
+    filters: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = nn.relu(_group_norm("MyGroupNorm_0")(_conv(self.filters, 3, self.stride, "Conv_0")(x)))
+        y = _group_norm("MyGroupNorm_1")(_conv(self.filters, 3, 1, "Conv_1")(y))
+        if x.shape != y.shape:
+            x = _group_norm("norm_proj")(_conv(self.filters, 1, self.stride, "conv_proj")(x))
+        return nn.relu(x + y)
+
+
+class SmallNetwork(nn.Module):
+    """Four 3 x 3 convolutions with stride 2: uint8 images (n, h, w, 3) to maps (n, h / 16, w / 16, 256)."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = images / np.float32(255) - np.float32(0.5)
+        for i, filters in enumerate((32, 64, 128, 256)):
+            x = nn.relu(nn.Conv(filters, (3, 3), 2, name=f"conv_{i}")(x))
+        return x
+
+
+def _conv(filters: int, size: int, stride: int, name: str, padding: Any = "SAME") -> nn.Conv:
+    return nn.Conv(filters, (size, size), stride, padding, use_bias=False, name=name,
+                   kernel_init=nn.initializers.kaiming_normal())
+
+
+def _group_norm(name: str) -> nn.GroupNorm:
+    return nn.GroupNorm(num_groups=4, epsilon=1e-5, name=name)
+
+
+class Compression(nn.Module):
+    """One camera's feature maps to ``bottleneck_dim`` numbers: spatial learned embeddings, dense, LayerNorm, tanh.
+
+    Each channel is weighted by ``spatial_embeddings`` learned maps and summed over all places; a dense layer follows.
+    As nothing nonlinear stands between them, a batch is multiplied by the product of both, one large matrix: twice the
+    arithmetic of the dense layer alone, and yet on a CPU several times as fast as embeddings in any other order, which
+    makes small products of awkward strides. A few images take the short way, one after the other.
+    """
+
+    config: PolicyConfig
+
+    @nn.compact
+    def __call__(self, features: Features) -> jax.Array:
+        c = self.config
+        *leading, channels, places = features.maps.shape
+        count = prod(leading)
+        embeddings = self.param("embeddings", nn.initializers.variance_scaling(
+            1.0, "fan_in", "truncated_normal", in_axis=(0, 1), out_axis=2), (channels, places, c.spatial_embeddings))
+        weights = self.param(
+            "kernel", nn.initializers.lecun_normal(), (channels * c.spatial_embeddings, c.bottleneck_dim))
+        bias = self.param("bias", nn.initializers.zeros, (c.bottleneck_dim,))
+        maps = features.maps.astype(jnp.float32)
+        if count < FEW:
+            sums = (maps.reshape(count, channels, places, 1) * embeddings).sum(2)
+            y = sums.reshape(count, -1) @ weights
+        else:
+            both = embeddings @ weights.reshape(channels, c.spatial_embeddings, -1)  # channels, places, bottleneck_dim
+            y = maps.reshape(count, -1) @ both.reshape(channels * places, -1)
+        y = y.reshape(*leading, -1) * features.scale[..., None] + bias
+        return jnp.tanh(LayerNorm(name="norm")(y))
+
+
+class Encoder(nn.Module):
+    """Observations to the vector that policy and critics see: the scaled state, or with cameras all that is seen.
+
+    Where the convolutional network is trained it is part of this one, and a camera's entry of the observations is its
+    images (..., h, w, 3); otherwise it is their Features. Cameras share convolutions, not what comes after them.
+    """
+
+    config: PolicyConfig
+    cameras: tuple[str, ...]
+    center: tuple[float, ...]  # see ``state_scaling``
+    scale: tuple[float, ...]
+
+    @nn.compact
+    def __call__(self, observations: Mapping[str, Any]) -> jax.Array:
+        state = (observations["state"] - np.asarray(self.center, np.float32)) * np.asarray(self.scale, np.float32)
+        if not self.cameras:
+            return state
+        features = {name: observations[name] for name in self.cameras}
+        if self.config.encoder != FROZEN:
+            network = (ResNet10 if self.config.encoder == "resnet10" else SmallNetwork)(name="convolutions")
+            features = see(network, features)
+        seen = [Compression(self.config, name=f"camera_{name}")(features[name]) for name in self.cameras]
+        state = jnp.tanh(LayerNorm(name="state_norm")(nn.Dense(self.config.proprio_dim, name="state")(state)))
+        return jnp.concatenate([*seen, state], axis=-1)
+
+
+def see(network: Any, images: Mapping[str, Any]) -> dict[str, Features]:
+    """Return what ``network`` makes of images (..., h, w, 3): all cameras at once where they have one shape."""
+    shapes = {name: image.shape for name, image in images.items()}
+    flat = {name: image.reshape(-1, *image.shape[-3:]) for name, image in images.items()}
+    if len(set(shapes.values())) == 1:
+        maps = network(jnp.concatenate(list(flat.values())))
+        seen = dict(zip(images, jnp.split(maps, len(images)), strict=True))
+    else:
+        seen = {name: network(image) for name, image in flat.items()}
+    return {name: Features(_channels_first(seen[name]).reshape(*shape[:-3], *_maps_shape(seen[name])),
+                           jnp.ones(shape[:-3])) for name, shape in shapes.items()}
+
+
+def _channels_first(maps: jax.Array) -> jax.Array:
+    """Make (n, h, w, channels) to (n, channels, h * w)."""
+    return jnp.swapaxes(maps.reshape(len(maps), -1, maps.shape[-1]), 1, 2)
+
+
+def _maps_shape(maps: jax.Array) -> tuple[int, int]:
+    return maps.shape[-1], prod(maps.shape[1:3])
+
+
+def random_shift(images: jax.Array, offsets: jax.Array) -> jax.Array:
+    """Return images (n, h, w, 3) moved by ``offsets`` (n, 2) minus PAD pixels; edges are continued (DrQ, section 4)."""
+    padded = jnp.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0)), "edge")
+    shape = images.shape[1:]
+    return jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), shape))(padded, offsets)
+
+
+def pack(maps: jax.Array) -> jax.Array:
+    """Return feature maps (n, channels, places), none below 0, as bytes (n, feature_bytes): see ``unpack``.
+
+    Each image has a scale of its own, its largest feature, so a feature is off by at most 1/510 of that.
+    """
+    largest = jnp.maximum(maps.max((1, 2)), 1e-12)
+    codes = jnp.round(maps * (255 / largest)[:, None, None]).astype(jnp.uint8)
+    scale = jax.lax.bitcast_convert_type(largest / 255, jnp.uint8)
+    return jnp.concatenate([codes.reshape(len(maps), -1), scale], axis=1)
+
+
+def unpack(data: jax.Array) -> Features:
+    """Return what ``pack`` made bytes (..., feature_bytes) of: uint8 maps (..., 512, places) and their scale (...)."""
+    codes = data[..., :-_SCALE_BYTES]
+    scale = jax.lax.bitcast_convert_type(data[..., -_SCALE_BYTES:], jnp.float32)
+    return Features(codes.reshape(*codes.shape[:-1], CHANNELS, -1), scale)
+
+
+def feature_bytes(shape: tuple[int, ...]) -> int:
+    """Return how many bytes ``pack`` makes of an image of ``shape`` (h, w, 3)."""
+    return CHANNELS * prod(-(-side // STRIDE) for side in shape[:2]) + _SCALE_BYTES

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From observations, as they are stored or as an arm sends them, to what an ``Encoder`` takes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlpd_ros.rl.config import FROZEN
+from rlpd_ros.rl.encoders import CHUNK, PAD, Encoder, Features, ResNet10, feature_bytes, pack, random_shift, see, unpack
+from rlpd_ros.types import Observation, SpaceSpec
+
+Params = Any
+
+
+def frozen_features(backbone: Params, images: Mapping[str, Any]) -> dict[str, Features]:
+    """Return what the frozen network sees in images (..., h, w, 3)."""
+    return see(partial(ResNet10().apply, {"params": backbone}), images)
+
+
+def prepare(encoder: Encoder, backbone: Params, observations: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
+    """Return a mini-batch's observations as ``encoder`` takes them.
+
+    Stored features are unpacked. Images are shifted at random, each by itself (DrQ); a ``backbone`` then sees them.
+    """
+    prepared = dict(observations)
+    for i, name in enumerate(encoder.cameras):
+        stored = observations[name]
+        if encoder.config.encoder == FROZEN and not backbone:
+            prepared[name] = unpack(stored)
+            continue
+        leading, shape = stored.shape[:-3], stored.shape[-3:]
+        images = stored.reshape(-1, *shape)
+        offsets = jax.random.randint(jax.random.fold_in(key, i), (len(images), 2), 0, 2 * PAD + 1)
+        images = random_shift(images, offsets)
+        prepared[name] = images.reshape(*leading, *shape)
+        if backbone:
+            maps = jax.lax.map(lambda image: frozen_features(backbone, {"": image})[""].maps, images, batch_size=CHUNK)
+            prepared[name] = Features(maps.reshape(*leading, *maps.shape[1:]), jnp.ones(leading))
+    return prepared
+
+
+class FeatureReplay:
+    """What a replay buffer keeps of an observation's images in place of them: frozen features for a few random shifts.
+
+    ``shapes``: camera -> (shifts, bytes). The shifts follow from the observation's state, and each observation is
+    computed by itself, so that a buffer that is filled anew from a log holds bit by bit what it held before.
+    """
+
+    def __init__(self, spec: SpaceSpec, backbone: Params, shifts: int) -> None:
+        self.shapes = {f.name: (shifts, feature_bytes(f.shape)) for f in spec.image_fields}
+        self._backbone = jax.device_put(backbone)
+        self._shifts = shifts
+        self._compute = jax.jit(_packed_features)
+
+    def __call__(self, observation: Observation) -> dict[str, jax.Array]:
+        """Begin to compute the features of an observation: camera -> uint8 (shifts, bytes)."""
+        images = {name: observation.images[name] for name in self.shapes}
+        return self._compute(self._backbone, images, self._offsets(observation))
+
+    def _offsets(self, observation: Observation) -> np.ndarray:
+        """Return by how much each image is moved, (cameras, shifts, 2): uniform, but for a 256th."""
+        shape = (len(self.shapes), self._shifts, 2)
+        digest = hashlib.shake_128(observation.state.tobytes()).digest(int(np.prod(shape)))
+        return (np.frombuffer(digest, np.uint8) % (2 * PAD + 1)).astype(np.int32).reshape(shape)
+
+
+def _packed_features(backbone: Params, images: Mapping[str, jax.Array], offsets: jax.Array) -> dict[str, jax.Array]:
+    shifted = {name: random_shift(jnp.broadcast_to(image, (len(at), *image.shape)), at)
+               for (name, image), at in zip(sorted(images.items()), offsets, strict=True)}
+    return {name: pack(features.maps) for name, features in frozen_features(backbone, shifted).items()}
