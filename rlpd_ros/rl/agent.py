@@ -60,16 +60,18 @@ _BY_CRITIC_STEPS = ("critic", "target_critic", "encoder", "target_encoder", "gra
 
 
 class TrainState(NamedTuple):
-    """Parameters and the state of their Adam optimiser."""
+    """Parameters and the state of their Adam optimiser; both empty for what there is not."""
 
     params: Params
     opt_state: Any
 
     @staticmethod
     def create(params: Params, learning_rate: float) -> TrainState:
-        return TrainState(params, optax.adam(learning_rate).init(params))
+        return TrainState(params, optax.adam(learning_rate).init(params) if jax.tree.leaves(params) else ())
 
     def apply_gradients(self, grads: Params, learning_rate: float) -> TrainState:
+        if not jax.tree.leaves(self.params):
+            return self
         updates, opt_state = optax.adam(learning_rate).update(grads, self.opt_state)
         return TrainState(optax.apply_updates(self.params, updates), opt_state)
 

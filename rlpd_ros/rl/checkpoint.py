@@ -146,7 +146,7 @@ def _state(agent: Agent) -> dict[str, Any]:
     names = ("actor", "critic", "target_critic", "temperature", "rng", "step", "encoder", "target_encoder", "grasp",
              "target_grasp")
     parts = {name: getattr(agent, name) for name in names}
-    return {name: part for name, part in parts.items() if jax.tree.leaves(getattr(part, "params", part))}
+    return {name: part for name, part in parts.items() if jax.tree.leaves(part)}
 
 
 def _leaves(state: dict[str, Any]) -> dict[str, np.ndarray]:
