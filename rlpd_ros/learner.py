@@ -200,6 +200,8 @@ class Learner:
         if self.demos.waiting:
             return LearnerState.WAITING_FOR_DEMONSTRATIONS, (
                 f"computing features of demonstrations: {self.demos.waiting} observations to go")
+        if self.online.waiting:  # what is drawn must not depend on how fast they were computed
+            return LearnerState.FILLING, f"computing features of images: {self.online.waiting} observations to go"
         if len(self.online) < config.training_starts:
             return LearnerState.FILLING, f"filling the online buffer: {len(self.online)} of {config.training_starts}"
         if self.spec.lockstep and report.gradient_step >= report.env_steps - config.training_starts:

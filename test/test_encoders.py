@@ -13,6 +13,7 @@ import pytest
 from jax import lax
 
 from rlpd_ros.errors import ConfigError, DataError
+from rlpd_ros.exported_policy import load_policy, save_policy
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.backbone import backbone_of, load_backbone
 from rlpd_ros.rl.checkpoint import CheckpointStore
@@ -201,7 +202,7 @@ def test_shifts_follow_from_the_state_and_differ():
 # Policies
 
 
-def test_a_policy_sees_its_cameras_and_the_backbone_does_not_travel():
+def test_a_policy_sees_its_cameras_and_the_backbone_does_not_travel(tmp_path):
     policy = policy_of()
     params = policy.init(0)
     seen = observation(0)
@@ -211,7 +212,8 @@ def test_a_policy_sees_its_cameras_and_the_backbone_does_not_travel():
     assert policy.data_size == len(policy.serialize(params)) < 100_000 < sum(x.nbytes for x in numbers(
         policy.backbone.params))
     snapshot = make_snapshot(policy, params, SPEC, seen, session="learner", version=1, gradient_step=1)
-    _, error = verify(snapshot, policy, SPEC)
+    save_policy(tmp_path / "policy.params", snapshot)
+    _, error = verify(load_policy(tmp_path / "policy.params"), policy, SPEC)
     assert error <= 1e-6
     with pytest.raises(DataError, match=r"image 'wrist': expected shape \(32, 32, 3\), found \(0,\)"):
         policy.mode(params, replace(seen, images={"front": seen.images["front"]}))

@@ -139,10 +139,10 @@ def acting(effort: Effort) -> Iterator[Row]:
         yield from percentiles(f"act, {how}", np.array(seconds), (0.06, 0.15), limit)
 
 
-def action_times(samples: int) -> list[list[float]]:
+def action_times(samples: int, cameras: int = 0) -> list[list[float]]:
     """Return how long each of ``samples`` actions took, in s: drawn, then greedy ones."""
     compute_in_place()
-    spec, effort = space(), Effort(1, 0, samples)
+    spec, effort = space(cameras), Effort(1, 0, samples)
     policy, seen, key = Policy(spec, PolicyConfig()), observation(spec, np.random.default_rng(0)), jax.random.PRNGKey(0)
     params = policy.init(0)
     gc.freeze()

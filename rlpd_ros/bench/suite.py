@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from rlpd_ros.bench import arm, learning, log, machine, outbox, running, transport
+from rlpd_ros.bench import arm, learning, log, machine, outbox, pixels, running, transport
 from rlpd_ros.bench.timing import Effort
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.tables import Row, at_most
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "compile": learning.compilation,
     "act": learning.acting,
     "replay": learning.replay,
+    "pixels": pixels.pixels,
     "policy": transport.policy,
     "transitions": transport.transitions,
     "outbox": outbox.outbox,

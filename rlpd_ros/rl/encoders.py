@@ -22,7 +22,6 @@ from rlpd_ros.rl.layers import LayerNorm
 CHANNELS = 512  # of the ResNet's last feature maps
 STRIDE = 32  # pixels from one of their places to the next
 PAD = 4  # pixels by which a random shift may move an image, each way
-CHUNK = 32  # images that a frozen network sees at a time: their activations should stay in the cache
 FEW = 32  # images that are compressed one after the other
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, with which the file's weights were trained
 _SCALE_BYTES = 4

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlpd_ros.rl.config import FROZEN
-from rlpd_ros.rl.encoders import CHUNK, PAD, Encoder, Features, ResNet10, feature_bytes, pack, random_shift, see, unpack
+from rlpd_ros.rl.encoders import PAD, Encoder, Features, ResNet10, feature_bytes, pack, random_shift, see, unpack
 from rlpd_ros.types import Observation, SpaceSpec
 
 Params = Any
@@ -40,9 +40,9 @@ def prepare(encoder: Encoder, backbone: Params, observations: Mapping[str, Any],
         offsets = jax.random.randint(jax.random.fold_in(key, i), (len(images), 2), 0, 2 * PAD + 1)
         images = random_shift(images, offsets)
         prepared[name] = images.reshape(*leading, *shape)
-        if backbone:
-            maps = jax.lax.map(lambda image: frozen_features(backbone, {"": image})[""].maps, images, batch_size=CHUNK)
-            prepared[name] = Features(maps.reshape(*leading, *maps.shape[1:]), jnp.ones(leading))
+        if backbone:  # a mini-batch at a time bounds the memory; a loop of JAX's own would compute on one core
+            maps = [frozen_features(backbone, {"": part})[""].maps for part in prepared[name]]
+            prepared[name] = Features(jnp.stack(maps), jnp.ones(leading))
     return prepared
 
 
