@@ -377,7 +377,7 @@ class Learner:
         """Return how many training steps a session may take from here, so that training keeps up (lockstep)."""
         if not self.spec.lockstep:
             return UNLIMITED - account.sequence
-        config, report, online = self.config, self.report, len(self.online)
+        config, report, online = self.config, self.report, self.online.stored
         starts_at = config.training_starts
         if online < starts_at:  # steps that became no transition, such as one before a gap, are made up for
             starts_at += max(0, report.env_steps - online)

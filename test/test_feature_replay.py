@@ -111,7 +111,7 @@ def test_each_observation_is_computed_once_and_counts_only_then():
     world = World()
     for step in range(10):
         world.send("actor-1", 1, step, 100 + step, last=step == 9)
-    assert (len(world.online), world.online.waiting) == (0, 11)
+    assert (len(world.online), world.online.stored, world.online.waiting) == (0, 10, 11)
     world.online.prepare(4)
     assert (len(world.online), world.online.waiting) == (3, 7)
     assert set(numbers(world.online.sample(100, np.random.default_rng(0)))) == {100, 101, 102}

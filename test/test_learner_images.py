@@ -69,6 +69,10 @@ def test_demonstrations_count_when_their_features_are_there_and_receipts_do_not_
     assert world.learner.demos.waiting == waiting - FEATURES_AT_ONCE
     assert world.learner.report.state == LearnerState.WAITING_FOR_DEMONSTRATIONS
     assert f"features of demonstrations: {waiting - FEATURES_AT_ONCE} observations" in world.learner.report.text
+    world.intake.receive(record(1, "actor-1", 0))
+    world.intake.receive(record(2, "actor-1", 0))
+    world.learner.service()  # a transition that waits for its features is none that was lost
+    assert world.acks["actor-1"].budget == SETTINGS["training_starts"] + world.learner.config.steps_ahead + 1
     settle(world)
     assert len(world.learner.demos) > 0
     assert world.learner.report.state == LearnerState.FILLING

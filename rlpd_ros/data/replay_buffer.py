@@ -46,6 +46,11 @@ class ReplayBuffer:
         return self._ready
 
     @property
+    def stored(self) -> int:
+        """Return how many transitions are here, those that cannot be drawn yet among them."""
+        return self._size
+
+    @property
     def waiting(self) -> int:
         """Return for how many observations ``prepare`` has still to compute features."""
         return self._frames.waiting if self._frames else 0
