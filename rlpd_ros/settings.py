@@ -78,6 +78,8 @@ class LearnerNodeConfig:
     run: str = parameter("", "run directory: metrics, checkpoints and transitions go there; an earlier life is resumed")
     preset: str = parameter("default", "name of the settings, for the summary")
     checkpoints_kept: int = parameter(3, "newest checkpoints to keep", low=1)
+    devices: int = parameter(
+        1, "devices, on a CPU cores, that share an update; they divide num_qs and batch_size; 0: as fits", 0, 1024)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import gc
 import itertools
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.compilation import compute_in_place, keep_compiled
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 from rlpd_ros.rl.policy import Policy
+from rlpd_ros.rl.shares import find_devices
 from rlpd_ros.tables import Row
 
 HIL_SERL: dict[str, Any] = {"num_qs": 2, "num_min_qs": 2, "utd_ratio": 2}
@@ -47,13 +49,13 @@ def critic_step_flops(config: AgentConfig, policy: PolicyConfig, batch: int = BA
 
 
 def update_rates(effort: Effort, batch_size: int = BATCH, width: int = 256, buffer_size: int = SIZE,
-                 **settings: Any) -> tuple[list[float], float]:
+                 devices: Sequence[jax.Device] = (), **settings: Any) -> tuple[list[float], float]:
     """Measure critic steps per second, sampling included; and how many the matrix products alone would allow."""
     spec, rng = space(), np.random.default_rng(0)
     policy = PolicyConfig(hidden_dims=(width, width))
     config = AgentConfig(critic_hidden_dims=(width, width), **settings)
     online, demos = filled_buffer(spec, buffer_size, buffer_size), filled_buffer(spec, SIZE, SIZE, seed=1)
-    agent = Agent.create(spec, policy, config, 0)
+    agent = Agent.create(spec, policy, config, 0, devices=devices)
     info: dict[str, jax.Array] = {}
 
     def step() -> None:
@@ -67,11 +69,19 @@ def update_rates(effort: Effort, batch_size: int = BATCH, width: int = 256, buff
     return measured, speed_of_light("matmul") / critic_step_flops(config, policy, batch_size)
 
 
+def shared_rates(devices: int, effort: dict[str, Any], settings: dict[str, Any]) -> tuple[list[float], float]:
+    """Do ``update_rates`` in a new process, where JAX can still be given devices."""
+    keep_compiled()
+    return update_rates(Effort(**effort), devices=find_devices(devices, num_qs=settings["num_qs"], batch_size=BATCH),
+                        **settings)
+
+
 def learner(effort: Effort) -> Iterator[Row]:
-    """Yield critic steps per second with HIL-SERL's and with RLPD's ensemble."""
+    """Yield critic steps per second with HIL-SERL's and with RLPD's ensemble, on one device and on two."""
     for name, settings, target in (("2 critics, UTD 2", HIL_SERL, 380), ("10 critics, UTD 20", RLPD, 110)):
-        measured, limit = update_rates(effort, **settings)
-        yield high(f"learner, {name}: critic steps", measured, "1/s", target, limit)
+        for devices in (1, 2):
+            measured, limit = result(begin(shared_rates, devices, asdict(effort), settings))
+            yield high(f"learner, {name}, devices {devices}: critic steps", measured, "1/s", target, limit)
 
 
 def scaling(effort: Effort) -> Iterator[Row]:
@@ -81,7 +91,7 @@ def scaling(effort: Effort) -> Iterator[Row]:
         yield high(f"learner, {num_qs} critics, UTD 2: critic steps", measured, "1/s", limit=limit)
     for name, values in {"batch_size": (64, 1024), "width": (128, 512), "buffer_size": (100_000,)}.items():
         for value in values:
-            measured, limit = update_rates(effort, **{name: value}, **HIL_SERL)
+            measured, limit = update_rates(effort, **HIL_SERL | {name: value})
             yield high(f"learner, 2 critics, UTD 2, {name} {value:,}: critic steps", measured, "1/s", limit=limit)
 
 

@@ -22,6 +22,7 @@ from rlpd_ros.rl.checkpoint import CheckpointStore
 from rlpd_ros.rl.compilation import keep_compiled
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 from rlpd_ros.rl.policy import Policy
+from rlpd_ros.rl.shares import find_devices
 from rlpd_ros.rl.sight import FeatureReplay
 from rlpd_ros.ros import messages, qos
 from rlpd_ros.ros.main import run_node, wall_ns
@@ -105,7 +106,8 @@ class LearnerNode(Node):
             if self._config.feature_replay:
                 features, backbone = FeatureReplay(spec, backbone, self._config.feature_shifts), None
             self.say(f"frozen backbone {policy.backbone.digest}: {policy.backbone.origin}")
-        agent = Agent.create(spec, self._policy_config, self._agent_config, self._config.seed, backbone)
+        agent = Agent.create(spec, self._policy_config, self._agent_config, self._config.seed, backbone,
+                             self._devices)
         learner = Learner(self._config, agent, policy, spec, self, self._session, str(self._run.path), time.monotonic,
                           wall_ns, features)
         self.say(learner.memory())

@@ -8,6 +8,7 @@ which the policy's gradient is stopped (DrQ, arXiv:2004.13649), and a discrete g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -48,10 +49,11 @@ from rlpd_ros.rl.networks import (
     make_encoder,
     make_grasp_critic,
     members,
-    sample_action,
+    squash,
     stack,
     with_grasp,
 )
+from rlpd_ros.rl.shares import Shares
 from rlpd_ros.rl.sight import prepare
 from rlpd_ros.types import Batch, SpaceSpec
 
@@ -100,6 +102,7 @@ class Agent(struct.PyTreeNode):
     encoder_network: Encoder = struct.field(pytree_node=False)
     grasp_network: GraspCritic | None = struct.field(pytree_node=False)
     config: AgentConfig = struct.field(pytree_node=False)
+    shares: Shares = struct.field(pytree_node=False, default=Shares())
 
     @property
     def policy_params(self) -> Params:
@@ -121,21 +124,33 @@ class Agent(struct.PyTreeNode):
         discrete = int(self.grasp_network is not None)
         chex.assert_shape([batch.rewards, batch.masks], (self.config.utd_ratio, size))
         chex.assert_shape(batch.actions, (utd_ratio, size, self.actor_network.action_size + discrete))
+        chex.assert_is_divisible(size, self.shares.count)
+        return self.shares.deal(
+            lambda agent, batch: agent._update(batch, demonstrations), self, self._is_dealt(), batch)
+
+    def _is_dealt(self) -> Agent:
+        """Return which arrays are dealt to the devices by ensemble member; each has a copy of the others."""
+        dealt = {name: jax.tree.map(jnp.ndim, getattr(self, name)) for name in ("critic", "target_critic")}
+        return jax.tree.map(bool, jax.tree.map(lambda _: 0, self).replace(**dealt))
+
+    def _update(self, batch: Batch, demonstrations: int) -> tuple[Agent, Info]:
         rng, next_key, subset_key, actor_key = jax.random.split(self.rng, 4)
         batch = self._prepared(batch)
 
         agent, critic_info = self._critic_steps(batch, next_key, subset_key)
         last = jax.tree.map(lambda x: x[-1], batch.observations)
         seen = encode(self.encoder_network, agent.encoder.params, last)  # the critics train the encoder, nobody else
-        (_, (entropy, mode, actor_info)), grads = jax.value_and_grad(self._actor_loss, has_aux=True)(
+        (_, (mode, actor_info)), grads = jax.value_and_grad(self._actor_loss, has_aux=True)(
             self.actor.params, agent.critic.params, seen, actor_key)
+        grads, actor_info = self.shares.total((grads, actor_info))
         actor = self.actor.apply_gradients(grads, self.config.actor_lr)
         target_entropy = self.config.target_entropy_per_dim * self.actor_network.action_size
-        grads = jax.grad(temperature_loss)(self.temperature.params, entropy, target_entropy)
+        grads = jax.grad(temperature_loss)(self.temperature.params, actor_info["entropy"], target_entropy)
         temperature = self.temperature.apply_gradients(grads, self.config.temperature_lr)
 
         info = {**critic_info, **actor_info, "temperature": jnp.exp(self.temperature.params)}
         if demonstrations:
+            mode = self.shares.gather(mode)
             if self.grasp_network is not None:
                 mode = with_grasp(mode, grasp_q(self.grasp_network, agent.grasp.params, seen).argmax(-1))
             distance = jnp.abs(mode - batch.actions[-1])[-demonstrations:]
@@ -153,23 +168,32 @@ class Agent(struct.PyTreeNode):
         # The policy stays as it is during these steps, its encoder too, so all next actions can be drawn at once; a
         # scan compiles one step, whatever the update-to-data ratio.
         seen = encode(self.encoder_network, self.encoder.params, batch.next_observations)
-        next_actions, next_log_probs = sample_action(
-            *distribution(self.actor_network, self.actor.params, seen), next_key)
+        rows, gather = partial(self.shares.rows, axis=1), partial(self.shares.gather, axis=1)
+        noise = jax.random.normal(next_key, (*batch.rewards.shape, self.actor_network.action_size))
+        next_actions, next_log_probs = gather(squash(
+            *distribution(self.actor_network, self.actor.params, rows(seen)), rows(noise)))
         subsets = jax.vmap(draw_subset, (0, None, None))(
             jax.random.split(subset_key, self.config.utd_ratio), self.config.num_qs, self.config.num_min_qs)
-        changed, info = jax.lax.scan(
+        changed, (qs, targets, losses) = jax.lax.scan(
             self._critic_step, {name: getattr(self, name) for name in _BY_CRITIC_STEPS},
             (batch, seen if self.grasp_network else None, next_actions, next_log_probs, subsets))
-        reductions = {name: jnp.max if name.endswith("max") else jnp.mean for name in info}
-        return self.replace(**changed), {name: reductions[name](values) for name, values in info.items()}
+        qs = gather(qs)
+        info = {"critic_loss": jax.vmap(critic_loss)(qs, targets), "q_mean": qs, "q_spread": qs.std(axis=1),
+                "target_q_mean": targets, **losses}
+        return self.replace(**changed), {
+            "q_max": qs.max(), "target_q_max": targets.max(), **{name: x.mean() for name, x in info.items()}}
 
-    def _critic_step(self, carry: dict[str, Any], inputs: tuple) -> tuple[dict[str, Any], Info]:
-        agent, config = self.replace(**carry), self.config
+    def _critic_step(self, carry: dict[str, Any], inputs: tuple) -> tuple[dict[str, Any], tuple]:
+        agent, config, shares = self.replace(**carry), self.config, self.shares
         batch, next_seen, next_actions, next_log_probs, subset = inputs
-        everyone = config.num_min_qs == config.num_qs
-        chosen = agent.target_critic if everyone else jax.tree.map(lambda x: x[subset], agent.target_critic)
         target_seen = encode(self.encoder_network, agent.target_encoder, batch.next_observations)
-        next_qs = ensemble_q(self.critic_network, members(chosen), target_seen, next_actions)
+        if config.num_min_qs == config.num_qs:
+            next_qs = shares.gather(ensemble_q(
+                self.critic_network, members(agent.target_critic), target_seen, next_actions))
+        else:
+            next_qs = shares.gather(ensemble_q(
+                self.critic_network, members(shares.chosen(agent.target_critic, subset)),
+                *shares.rows((target_seen, next_actions))), axis=1)
         targets = target_value(batch.rewards, batch.masks, next_qs, next_log_probs,
                                jnp.exp(self.temperature.params), config.discount, config.backup_entropy)
         actions, grasps = batch.actions, grasp_of(batch.actions)
@@ -183,17 +207,14 @@ class Agent(struct.PyTreeNode):
         def loss(encoder: Params, critics: list[Params], grasp: Params) -> tuple[jax.Array, tuple[jax.Array, Info]]:
             seen = encode(self.encoder_network, encoder, batch.observations)
             qs = ensemble_q(self.critic_network, critics, seen, actions)
-            info = {"critic_loss": critic_loss(qs, targets)}
+            value, losses = critic_loss(qs, targets) / shares.count, {}
             if self.grasp_network is not None:
-                info["grasp_loss"] = grasp_loss(grasp_q(self.grasp_network, grasp, seen), grasps, grasp_targets)
-            return sum(info.values(), jnp.float32(0)), (qs, info)
+                losses["grasp_loss"] = grasp_loss(grasp_q(self.grasp_network, grasp, seen), grasps, grasp_targets)
+            return sum(losses.values(), value), (qs, losses)
 
         (_, (qs, losses)), grads = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(
             agent.encoder.params, members(agent.critic.params), agent.grasp.params)
-        carry = agent._follow(grads[0], stack(grads[1]), grads[2])
-        info = {**losses, "q_mean": qs.mean(), "q_max": qs.max(), "q_spread": qs.std(axis=0).mean(),
-                "target_q_mean": targets.mean(), "target_q_max": targets.max()}
-        return carry, info
+        return agent._follow(grads[0], stack(grads[1]), grads[2]), (qs, targets, losses)
 
     def _follow(self, *grads: Params) -> dict[str, Any]:
         """Return what a critic step changes, by the gradients of encoder, critics and gripper's critic."""
@@ -204,18 +225,22 @@ class Agent(struct.PyTreeNode):
         return changed
 
     def _actor_loss(self, params: Params, critic_params: Params, seen: jax.Array, key: jax.Array
-                    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Info]]:
-        mean, log_std = distribution(self.actor_network, params, seen)
-        actions, log_probs = sample_action(mean, log_std, key)
-        qs = ensemble_q(self.critic_network, members(critic_params), seen, actions)
-        value = actor_loss(qs, log_probs, jnp.exp(self.temperature.params), self.config.actor_q_reduction)
-        entropy = -log_probs.mean()
-        return value, (entropy, jnp.tanh(mean), {"actor_loss": value, "entropy": entropy})
+                    ) -> tuple[jax.Array, tuple[jax.Array, Info]]:
+        """Return this device's part of the loss, over its rows; the action without noise there; and statistics."""
+        shares = self.shares
+        mean, log_std = distribution(self.actor_network, params, shares.rows(seen))
+        noise = jax.random.normal(key, (len(seen), self.actor_network.action_size))
+        actions, log_probs = squash(mean, log_std, shares.rows(noise))
+        qs = shares.to_rows(ensemble_q(self.critic_network, members(critic_params), seen, shares.gather(actions)))
+        temperature = jnp.exp(self.temperature.params)
+        value = actor_loss(qs, log_probs, temperature, self.config.actor_q_reduction) / shares.count
+        entropy = -log_probs.mean() / shares.count
+        return value, (jnp.tanh(mean), {"actor_loss": value, "entropy": entropy})
 
     @staticmethod
     def create(spec: SpaceSpec, policy: PolicyConfig, config: AgentConfig, seed: int,
-               backbone: Params | None = None) -> Agent:
-        """Make an untrained agent for a space.
+               backbone: Params | None = None, devices: Sequence[jax.Device] = ()) -> Agent:
+        """Make an untrained agent for a space, whose updates ``devices`` share (see ``find_devices``).
 
         ``backbone``: parameters of a frozen network, for batches with images in place of features. Raises ConfigError
         for settings that contradict each other.
@@ -223,9 +248,14 @@ class Agent(struct.PyTreeNode):
         if config.num_min_qs > config.num_qs:
             raise ConfigError(f"parameter 'num_min_qs': expected at most num_qs = {config.num_qs}, "
                               f"found {config.num_min_qs}")
+        if spec.image_fields and len(devices) > 1:
+            raise ConfigError(f"parameter 'devices': expected 1 with cameras, found {len(devices)}: the critics that "
+                              "devices deal among them share an encoder")
         networks = {"actor_network": make_actor(spec, policy), "critic_network": make_critic(spec, policy, config),
                     "encoder_network": make_encoder(spec, policy), "grasp_network": make_grasp_critic(spec, policy)}
-        return _create(spec, tuple(networks.items()), config, seed, backbone or {})
+        agent = _create(spec, tuple(networks.items()), config, seed, backbone or {})
+        agent = agent.replace(shares=Shares(tuple(devices)))
+        return agent.shares.place(agent, agent._is_dealt())
 
 
 @partial(jax.jit, static_argnames=("spec", "networks", "config"))

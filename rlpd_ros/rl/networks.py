@@ -157,12 +157,16 @@ def with_grasp(motion: jax.Array, grasp: jax.Array) -> jax.Array:
 
 
 def sample_action(mean: jax.Array, log_std: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Draw tanh-Gaussian actions (..., n) and their log densities (...).
+    """Draw tanh-Gaussian actions (..., n) and their log densities (...)."""
+    return squash(mean, log_std, jax.random.normal(key, mean.shape))
+
+
+def squash(mean: jax.Array, log_std: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the tanh-Gaussian actions (..., n) of standard normal ``noise``, and their log densities (...).
 
     log pi(a) = sum_i log N(u_i) - log(1 - tanh(u_i)^2), the latter as 2 (log 2 - u - softplus(-2 u)), which stays
     finite for saturated actions (Haarnoja et al. 2018, appendix C, equation 21).
     """
-    noise = jax.random.normal(key, mean.shape)
     raw = mean + jnp.exp(log_std) * noise
     log_normal = -0.5 * jnp.square(noise) - log_std - 0.5 * np.log(2 * np.pi)
     log_squash = 2 * (np.log(2) - raw - nn.softplus(-2 * raw))

@@ -184,6 +184,7 @@ def make_snapshot(policy: Policy, params: Params, spec: SpaceSpec, probe: Observ
     ``probe``: any observation, best a typical one. ``previous``: the data of the version before, for ``change``
     (L2 norm of the difference; 0 without it). ``stamp`` in ns.
     """
+    params = jax.tree.map(np.asarray, params)  # however many devices hold them
     data = policy.serialize(params)
     change = 0.0
     if previous:
