@@ -49,6 +49,8 @@ class LearnerNode(Node):
             self, LearnerNodeConfig, LogConfig, LearnerConfig, AgentConfig, PolicyConfig)
         if not self._node_config.run:
             raise ConfigError("run: expected the folder of the run, found none; `rlpd train` makes one and sets it")
+        self._devices = find_devices(
+            self._node_config.devices, num_qs=self._agent_config.num_qs, batch_size=self._config.batch_size)
         self._run = RunDirectory.open(self._node_config.run)
         self._session = new_session("learner")
         self._started = False
