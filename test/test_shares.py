@@ -22,7 +22,7 @@ from rlpd_ros.rl.compilation import keep_compiled
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 from rlpd_ros.rl.policy import Policy
 from rlpd_ros.rl.shares import find_devices
-from rlpd_ros.types import Batch
+from rlpd_ros.types import Batch, SpaceField, SpaceSpec
 
 POLICY = PolicyConfig(hidden_dims=(8,))
 CASES: dict[str, tuple[int, dict[str, Any]]] = {  # devices and settings
@@ -108,6 +108,12 @@ def test_several_devices_go_on_where_a_checkpoint_was_made(found):
 def test_what_cannot_be_dealt_evenly_is_refused():
     with pytest.raises(ConfigError, match="'devices': expected a divisor of batch_size = 9, found 2"):
         find_devices(2, num_qs=2, batch_size=9)
+
+
+def test_devices_do_not_share_an_encoder_of_images():
+    spec = SpaceSpec("test", (*SPEC.observation, SpaceField.image("front", 16, 16)), SPEC.action, 10.0, "base", 100)
+    with pytest.raises(ConfigError, match="'devices': expected 1 with cameras, found 2"):
+        Agent.create(spec, POLICY, AgentConfig(), 0, devices=jax.devices()[:1] * 2)
 
 
 def test_more_devices_than_there_are_are_refused():
