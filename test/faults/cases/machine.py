@@ -7,10 +7,15 @@ import contextlib
 import ctypes
 import subprocess
 import time
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 from system import DEADLINE, System
 
-from cases.case import REAL_TIME, at_50_hz, case
+from cases.case import REAL_TIME, at_50_hz, case, rewritten
+from rlpd_ros.status import ActorState
+from rlpd_ros.types import Observation, SpaceField
 
 
 @case("disk")
@@ -47,6 +52,23 @@ def actor_too_slow_for_the_arm(system: System) -> None:
     system.start_all("actor")
     system.start("actor", fault="slow")
     system.wait(lambda learner, actor: actor.overruns > 20)
+
+
+SMALL_EYES = {"encoder": "small", "spatial_embeddings": 2, "bottleneck_dim": 16, "proprio_dim": 16}
+
+
+@case("cameras", arm_driver={"camera_topics": ["front=/nobody/image_raw"], "image_width": 32, "image_height": 32},
+      learner=SMALL_EYES, actor=SMALL_EYES)
+def camera_that_nobody_publishes(system: System) -> None:
+    def shown(observation: Observation | None) -> Observation | None:
+        return observation and replace(observation, images={"front": np.zeros((32, 32, 3), np.uint8)})
+
+    system.demos = Path(rewritten(
+        system, lambda record: replace(record, observation=shown(record.observation),
+                                       final_observation=shown(record.final_observation)),
+        lambda spec: replace(spec, observation=(*spec.observation, SpaceField.image("front", 32, 32)))))
+    system.start_all()
+    system.wait(lambda learner, actor: actor.state == ActorState.WAITING_FOR_ARM and learner.version)
 
 
 @case("clock")
