@@ -91,8 +91,8 @@ class Compression(nn.Module):
 
     Each channel is weighted by ``spatial_embeddings`` learned maps and summed over all places; a dense layer follows.
     As nothing nonlinear stands between them, a batch is multiplied by the product of both, one large matrix: twice the
-    arithmetic of the dense layer alone, and yet on a CPU several times as fast as embeddings in any other order, which
-    makes small products of awkward strides. A few images take the short way, one after the other.
+    arithmetic of the dense layer, but without the small products of awkward strides that embeddings alone make. A few
+    images take the short way, one after the other.
     """
 
     config: PolicyConfig
