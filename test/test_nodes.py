@@ -303,17 +303,17 @@ def test_nonsense_on_every_topic_is_refused_and_nobody_dies(graph, learn):
     graph.until(lambda: graph.last(qos.ACTOR_STATUS).env_steps > steps + 20, "life goes on")
 
 
-def test_a_space_that_no_network_can_see_does_not_end_an_actor_at_work(graph, learn):
+def test_a_space_that_the_network_does_not_fit_does_not_end_an_actor_at_work(graph, learn):
     graph.listen(qos.ACTOR_STATUS)
     driver = graph.add(ArmDriverNode)
-    graph.add(ActorNode, **NETWORK)
-    learn()
+    graph.add(ActorNode, **NETWORK, hybrid_gripper=True)
+    learn(hybrid_gripper=True)
     status = graph.until(lambda: (s := graph.last(qos.ACTOR_STATUS)) and s.env_steps and s, "the actor at work")
     spec = driver._driver.spec
-    seeing = replace(spec, observation=(*spec.observation, SpaceField.image("front", 8, 8)))
-    qos.publisher(graph.ears, qos.SPACE_SPEC).publish(messages.from_space_spec(seeing))
+    without = replace(spec, action=spec.action[:1])
+    qos.publisher(graph.ears, qos.SPACE_SPEC).publish(messages.from_space_spec(without))
     refusal = graph.until(lambda: (s := graph.last(qos.ACTOR_STATUS)).messages_refused and s.last_refusal)
-    assert refusal.startswith("space_spec: space of mujoco_panda: expected state observations only")
+    assert refusal.startswith("space_spec: parameter 'hybrid_gripper': expected a last action field of one element")
     graph.until(lambda: graph.last(qos.ACTOR_STATUS).env_steps > status.env_steps + 20, "life goes on")
 
 
