@@ -30,7 +30,7 @@ from rlpd_ros.ros.bags import TransitionLog
 from rlpd_ros.runs import RunDirectory
 from rlpd_ros.settings import LearnerConfig
 from rlpd_ros.status import ActorState, LearnerState
-from rlpd_ros.types import Observation, Source, SpaceField, TransitionRecord
+from rlpd_ros.types import Observation, Source, TransitionRecord
 
 NETWORK = {"hidden_dims": [8]}
 
