@@ -80,6 +80,14 @@ class Graph:
         for node in self._nodes:
             getattr(node, "work", bool)()
 
+    def drain(self, quiet: int = 50) -> None:
+        """Hear what has been sent: spin until so many turns in a row bring nothing."""
+        turns, heard = 0, -1
+        while turns < quiet:
+            self.spin()
+            now = sum(map(len, self.heard.values()))
+            turns, heard = (turns + 1 if now == heard else 0), now
+
     def close(self) -> None:
         for node in list(self._nodes):
             self.remove(node)

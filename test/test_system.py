@@ -280,6 +280,7 @@ def test_whoever_is_killed_training_goes_on_and_ctrl_c_saves_it(train, tmp_path,
 
 def expect_nothing_lost(graph, run: RunDirectory, spec) -> None:
     """Compare the log with what was heard: everything acknowledged is there, once, and is what was sent."""
+    graph.drain()
     stored = defaultdict(dict)
     for record in TransitionLog.read(run.transitions, spec):
         assert record.sequence not in stored[record.session]
@@ -301,7 +302,7 @@ def expect_nothing_lost(graph, run: RunDirectory, spec) -> None:
             assert record.observation.state.tobytes() == sent.observation.state.tobytes()
             assert record.action.tobytes() == sent.action.tobytes()
             compared += 1
-    assert compared >= sum(acknowledged.values()) / 2  # what was sent before this ear was found, nobody heard
+    assert compared >= 50  # not all: what was sent before this ear was found, nobody heard
 
 
 def test_two_runs_at_once_do_not_mix_and_nodes_do_not_outlive_the_command(train, tmp_path, spec):
