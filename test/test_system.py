@@ -240,7 +240,13 @@ def test_whoever_is_killed_training_goes_on_and_ctrl_c_saves_it(train, tmp_path,
 
         return graph.until(reached)
 
+    def hear(count: int) -> None:
+        """Let so many more transitions be heard: a fast machine has done a lot before this ear is found."""
+        enough = len(graph.heard["transitions"]) + count
+        graph.until(lambda: len(graph.heard["transitions"]) >= enough)
+
     step = step_after(60)
+    hear(30)
     sessions = {message.learner_session for message in graph.heard["transitions_ack"]}
     os.kill(training.node("learner"), signal.SIGKILL)
     training.expect("learner was killed by SIGKILL: starting it again", graph.spin)
@@ -250,6 +256,7 @@ def test_whoever_is_killed_training_goes_on_and_ctrl_c_saves_it(train, tmp_path,
     os.kill(training.node("actor"), signal.SIGKILL)
     training.expect("actor was killed by SIGKILL: starting it again", graph.spin)
     graph.until(lambda: len({message.session for message in graph.heard["transitions"]} - actors) == 1)
+    hear(30)
     step = step_after(step)
 
     nodes = list(children(training.process.pid))

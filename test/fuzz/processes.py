@@ -151,8 +151,12 @@ def _log(system: System, stranger: Stranger) -> list[Row]:
     stranger.listen(1.0)
     stored = [messages.from_transition(record, spec) for record in TransitionLog.read(system.run.transitions, spec)]
     heard = {content(m) for m in stranger.heard["transitions"]}
-    wrong = [m for m in stored if not transition_is_valid(m, spec) or content(m) not in heard]
+    names = {found[:2] for found in heard}  # session and sequence
     numbers = [(m.session, m.sequence) for m in stored]
+    unheard = [m for m in stored if content(m) not in heard]
+    wrong = [m for m in stored if not transition_is_valid(m, spec)] + [
+        m for m in unheard if (m.session, m.sequence) in names or not m.session.startswith("actor-")]
     return [informative("DDS: transitions in the log", len(stored)),
             at_most("DDS: wrong transitions in the log", len(wrong), 0),
+            at_most("DDS: of the actor, but this ear missed them", 100 * len(unheard) / max(1, len(stored)), 50, "%"),
             at_most("DDS: transitions in the log twice", len(numbers) - len(set(numbers)), 0)]
