@@ -70,9 +70,14 @@ class Graph:
         """Spin until ``condition`` holds; return what it returned."""
         deadline = time.monotonic() + DEADLINE
         while not (holds := condition()):
-            assert time.monotonic() < deadline, f"waited {DEADLINE:.0f} s in vain: {what or condition}"
+            assert time.monotonic() < deadline, (
+                f"waited {DEADLINE:.0f} s in vain: {what or condition}; heard last: {self._last_words()}")
             self.spin()
         return holds
+
+    def _last_words(self) -> str:
+        return "\n".join(f"{topic} ({len(messages)}): {str(messages[-1])[:2000]}"
+                         for topic, messages in self.heard.items() if messages) or "nothing"
 
     def spin(self) -> None:
         """Give every node a turn."""

@@ -25,7 +25,7 @@ from rlpd_ros.nodes.actor import ActorNode
 from rlpd_ros.nodes.arm_driver import ArmDriverNode
 from rlpd_ros.nodes.demo_loader import DemoLoaderNode
 from rlpd_ros.nodes.learner import LearnerNode
-from rlpd_ros.ros import messages, qos
+from rlpd_ros.ros import latched, messages, qos
 from rlpd_ros.ros.bags import TransitionLog
 from rlpd_ros.runs import RunDirectory
 from rlpd_ros.settings import LearnerConfig
@@ -111,6 +111,44 @@ def test_another_network_is_refused_with_both_sides_shown(graph, learn):
     assert graph.heard["action"] == []
 
 
+# Latched messages that get lost
+
+
+def lose(node, *topics):
+    """Take the message that waits for ``node`` on each of the topics out of its way, as if it had never come."""
+    for topic in topics:
+        subscription = next(s for s in node.subscriptions if s.topic_name == f"/{topic.name}")
+        deadline = time.monotonic() + 10
+        while subscription.handle.take_message(subscription.msg_type, False) is None:
+            assert time.monotonic() < deadline, topic.name
+            time.sleep(0.001)
+
+
+def test_a_learner_that_misses_the_space_or_the_manifest_gets_them_all_the_same(graph, learn, demonstrations,
+                                                                               monkeypatch):
+    monkeypatch.setattr(latched, "FIRST_PATIENCE", 0.3)
+    graph.listen(qos.LEARNER_STATUS, qos.DEMO_TRANSITIONS)
+    graph.add(ArmDriverNode)
+    loader = graph.add(DemoLoaderNode, demo_path=[str(demonstrations)])
+    first = learn(require_demonstrations=True)
+    graph.until(lambda: loader._told, "a loader that has no reason to say anything")
+    graph.remove(first)
+    second = learn(require_demonstrations=True)
+    lose(second, qos.SPACE_SPEC, qos.DEMO_MANIFEST)
+    graph.until(lambda: (s := graph.last(qos.LEARNER_STATUS)) and s.session == second._session
+                and s.demo_buffer_size, "demonstrations")
+
+
+def test_an_actor_that_misses_the_space_and_the_policy_gets_them_all_the_same(graph, learn, monkeypatch):
+    monkeypatch.setattr(latched, "FIRST_PATIENCE", 0.3)
+    graph.listen(qos.POLICY_VERSION, qos.ACTOR_STATUS)
+    graph.add(ArmDriverNode)
+    learn(training_starts=10**6)
+    graph.until(lambda: graph.last(qos.POLICY_VERSION), "a policy, the only one for a long time")
+    lose(graph.add(ActorNode, **NETWORK), qos.SPACE_SPEC, qos.POLICY_PARAMS)
+    graph.until(lambda: (s := graph.last(qos.ACTOR_STATUS)) and s.policy_actions, "an actor that acts")
+
+
 # Transitions
 
 
@@ -140,7 +178,8 @@ def test_a_restarted_learner_goes_on_where_the_killed_one_was(graph, learn, run,
     graph.listen(qos.POLICY_VERSION, qos.LEARNER_STATUS)
     learn(require_demonstrations=True)
     status = graph.until(lambda: (s := graph.last(qos.LEARNER_STATUS)) and s.session != before.session
-                         and s.demo_buffer_size and s.gradient_step > before.gradient_step and s)
+                         and s.gradient_step > max(before.gradient_step, s.restored_gradient_step) and s)
+    assert status.restored_gradient_step >= 20
     assert (status.demo_buffer_size, status.demo_expected) == (before.demo_buffer_size, before.demo_expected)
     assert status.env_steps >= acknowledged > 0
     later = [v.version for v in graph.heard["policy_version"] if v.version]

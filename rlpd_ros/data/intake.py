@@ -145,6 +145,11 @@ class Intake:
             self._expected[session] = total
             self.to_acknowledge.add(session)
 
+    @property
+    def announced(self) -> bool:
+        """Tell whether a demo loader has said what it will send, or why it cannot."""
+        return bool(self._expected or self._demo_error)
+
     def incomplete_loaders(self) -> list[str]:
         """Return the sessions of demo loaders from which something is still to come."""
         return [session for session, total in self._expected.items() if self.ledger[session].stored < total]

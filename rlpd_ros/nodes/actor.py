@@ -18,6 +18,7 @@ from rlpd_ros.rl.compilation import compute_in_place, keep_compiled
 from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.policy import Policy
 from rlpd_ros.ros import messages, qos, spools
+from rlpd_ros.ros.latched import LatchedSubscription
 from rlpd_ros.ros.main import run_node, wall_ns
 from rlpd_ros.ros.parameters import declare, own_seed
 from rlpd_ros.settings import ActorConfig, ActorNodeConfig
@@ -45,6 +46,7 @@ class ActorNode(Node):
         self._reset_call: Future | None = None
         self._reset_at = 0.0
         self._told_at = -1.0  # of a policy
+        self._offered = self._published = ("", 0)  # session and version of the policy that came last, that is out
 
         self._actions = qos.publisher(self, qos.ACTION)
         self._transitions = qos.publisher(self, qos.TRANSITIONS)
@@ -53,10 +55,11 @@ class ActorNode(Node):
         self._reset = self.create_client(Trigger, "reset")
         self._refusals = Refusals(self.get_logger().warning)
         for topic, callback in (
-                (qos.SPACE_SPEC, self._on_space), (qos.OBSERVATION, self._on_observation),
-                (qos.POLICY_PARAMS, self._on_policy), (qos.TRANSITIONS_ACK, self._on_ack),
+                (qos.OBSERVATION, self._on_observation), (qos.TRANSITIONS_ACK, self._on_ack),
                 (qos.LEARNER_STATUS, self._on_learner_status), (qos.INTERVENTION, self._on_intervention)):
             qos.subscription(self, topic, callback, self._refusals)
+        self._space = LatchedSubscription(self, qos.SPACE_SPEC, self._on_space, self._refusals)
+        self._policies = LatchedSubscription(self, qos.POLICY_PARAMS, self._on_policy, self._refusals)
         self.create_timer(TICK, self._on_tick)
         self.create_timer(self._config.status_period, self._publish_status)
         self.get_logger().info("waiting for space_spec from the arm driver")
@@ -109,6 +112,7 @@ class ActorNode(Node):
             self._actor.observe(now)
 
     def _on_policy(self, message) -> None:
+        self._offered = message.session, message.version
         if self._actor is None:
             self._early_policy = message
             return
@@ -121,6 +125,7 @@ class ActorNode(Node):
             self._actor.acknowledge(messages.to_acknowledgement(message))
 
     def _on_learner_status(self, message) -> None:
+        self._published = message.session, message.version
         if self._actor is not None:
             self._actor.hear(messages.to_fields(LearnerReport, message))
 
@@ -131,6 +136,13 @@ class ActorNode(Node):
     def _on_tick(self) -> None:
         if self._actor is not None:
             self._actor.tick()
+        self._space.check(missing=self._actor is None)
+        self._policies.check(missing=self._lacks_policy())
+
+    def _lacks_policy(self) -> bool:
+        """Tell whether the learner has published a policy that never came, whether or not it would be applied."""
+        (session, version), (its_session, its_version) = self._offered, self._published
+        return its_version > 0 and (session != its_session or version < its_version)
 
     # Out
 

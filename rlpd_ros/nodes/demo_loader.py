@@ -26,22 +26,25 @@ class DemoLoaderNode(Node):
     def __init__(self, **kwargs) -> None:
         super().__init__("demo_loader", **kwargs)
         (config,) = declare(self, LoaderConfig)
-        self._manifest_publisher = qos.publisher(self, qos.DEMO_MANIFEST)
-        self._transitions = qos.publisher(self, qos.DEMO_TRANSITIONS)
         self._refusals = Refusals(self.get_logger().warning)
         self._error: DataError | None = None
         self._error_at = 0.0
         self._heard = False  # the learner knows of the error
         self._told = False
         self._outbox = Outbox(config.resend_period, keep=True)
+        failure = None
         try:
             if not config.demo_path:
                 raise DataError("demo_path: expected one or more rosbag2 bags of demonstrations, found none; record "
                                 "some with `rlpd record`, or train without by require_demonstrations:=false")
             demonstrations = bags.read_demonstrations(config.demo_path)
         except DataError as error:
-            self._fail(error)
+            failure = error
+        self._manifest_publisher = qos.publisher(self, qos.DEMO_MANIFEST)  # not before: who sees it expects a manifest
+        if failure is not None:
+            self._fail(failure)
             return
+        self._transitions = qos.publisher(self, qos.DEMO_TRANSITIONS)
         self._spec = demonstrations.spec
         self._manifest = demonstrations.manifest
         for record in demonstrations.records:

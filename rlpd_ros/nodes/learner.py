@@ -25,6 +25,7 @@ from rlpd_ros.rl.policy import Policy
 from rlpd_ros.rl.shares import find_devices
 from rlpd_ros.rl.sight import FeatureReplay
 from rlpd_ros.ros import messages, qos
+from rlpd_ros.ros.latched import LatchedSubscription
 from rlpd_ros.ros.main import run_node, wall_ns
 from rlpd_ros.ros.parameters import declare
 from rlpd_ros.ros.run_log import RunLog
@@ -66,12 +67,14 @@ class LearnerNode(Node):
         self._acks = qos.publisher(self, qos.TRANSITIONS_ACK)
         self._status = qos.publisher(self, qos.LEARNER_STATUS)
         self._refusals = Refusals(self.warn)
-        qos.subscription(self, qos.SPACE_SPEC, self._on_space, self._refusals)
+        self._space = LatchedSubscription(self, qos.SPACE_SPEC, self._on_space, self._refusals)
         for topic, callback in (
                 (qos.TRANSITIONS, self._on_transition), (qos.DEMO_TRANSITIONS, self._on_demo_transition),
-                (qos.DEMO_MANIFEST, self._on_manifest), (qos.ACTOR_STATUS, self._on_actor_status),
-                (qos.EPISODE, self._on_episode)):
+                (qos.ACTOR_STATUS, self._on_actor_status), (qos.EPISODE, self._on_episode)):
             qos.subscription(self, topic, self._once_the_space_is_known(topic.name, callback), self._refusals)
+        self._manifest = LatchedSubscription(
+            self, qos.DEMO_MANIFEST, self._once_the_space_is_known(qos.DEMO_MANIFEST.name, self._on_manifest),
+            self._refusals)
         self.get_logger().info("waiting for space_spec from the arm driver")
 
     # In
@@ -164,6 +167,8 @@ class LearnerNode(Node):
         """Train, acknowledge, tell; return whether there is more to do at once."""
         if self._failure is not None:
             raise self._failure
+        self._space.check(missing=not self._started)
+        self._manifest.check(missing=self._started and not self._learner.intake.announced)
         busy = False
         if self._started:
             busy = self._learner.train()
