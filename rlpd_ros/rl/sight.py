@@ -17,6 +17,7 @@ from rlpd_ros.rl.encoders import PAD, Encoder, Features, ResNet10, feature_bytes
 from rlpd_ros.types import Observation, SpaceSpec
 
 Params = Any
+IMAGES_AT_ONCE = 8  # that a loop over many sees: their feature maps fit a processor's cache
 
 
 def frozen_features(backbone: Params, images: Mapping[str, Any]) -> dict[str, Features]:
@@ -40,9 +41,10 @@ def prepare(encoder: Encoder, backbone: Params, observations: Mapping[str, Any],
         offsets = jax.random.randint(jax.random.fold_in(key, i), (len(images), 2), 0, 2 * PAD + 1)
         images = random_shift(images, offsets)
         prepared[name] = images.reshape(*leading, *shape)
-        if backbone:  # a mini-batch at a time bounds the memory; a loop of JAX's own would compute on one core
-            maps = [frozen_features(backbone, {"": part})[""].maps for part in prepared[name]]
-            prepared[name] = Features(jnp.stack(maps), jnp.ones(leading))
+        if backbone:
+            maps = jax.lax.map(lambda image: frozen_features(backbone, {"": image})[""].maps, images,
+                               batch_size=IMAGES_AT_ONCE)
+            prepared[name] = Features(maps.reshape(*leading, *maps.shape[1:]), jnp.ones(leading))
     return prepared
 
 
