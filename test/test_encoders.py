@@ -20,7 +20,6 @@ from rlpd_ros.rl.checkpoint import CheckpointStore
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 from rlpd_ros.rl.encoders import (
     CHANNELS,
-    FEW,
     PAD,
     Compression,
     Features,
@@ -112,8 +111,8 @@ def test_resnet_computes_what_the_paper_says():
     np.testing.assert_allclose(maps, by_hand(params, images), atol=2e-3)
 
 
-@pytest.mark.parametrize("count", [FEW - 1, FEW])
-def test_both_ways_of_compression_are_embeddings_then_a_dense_layer(count):
+@pytest.mark.parametrize("count", [1, 7])
+def test_compression_is_embeddings_then_a_dense_layer(count):
     rng = np.random.default_rng(0)
     maps, scale = rng.integers(0, 256, (count, 6, 5), np.uint8), rng.uniform(0.01, 0.02, count).astype(np.float32)
     network = Compression(SMALL)

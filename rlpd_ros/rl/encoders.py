@@ -22,7 +22,6 @@ from rlpd_ros.rl.layers import LayerNorm
 CHANNELS = 512  # of the ResNet's last feature maps
 STRIDE = 32  # pixels from one of their places to the next
 PAD = 4  # pixels by which a random shift may move an image, each way
-FEW = 32  # images that are compressed one after the other
 SMALL = 64  # places of feature maps that are multiplied rather than convolved
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, with which the file's weights were trained
 _SCALE_BYTES = 4
@@ -113,7 +112,7 @@ class Compression(nn.Module):
     """One camera's feature maps to ``bottleneck_dim`` numbers: spatial learned embeddings, dense, LayerNorm, tanh.
 
     Each channel is weighted by ``spatial_embeddings`` learned maps and summed over all places; a dense layer follows.
-    A batch is embedded channel by channel, which are products of matrices; a few images, one after the other.
+    Images are embedded channel by channel: those are products of matrices.
     """
 
     config: PolicyConfig
@@ -128,13 +127,8 @@ class Compression(nn.Module):
         weights = self.param(
             "kernel", nn.initializers.lecun_normal(), (channels * c.spatial_embeddings, c.bottleneck_dim))
         bias = self.param("bias", nn.initializers.zeros, (c.bottleneck_dim,))
-        maps = features.maps.reshape(count, channels, places)
-        if count < FEW:
-            sums = (maps.astype(jnp.float32)[..., None] * embeddings).sum(2)
-        else:
-            by_channel = jnp.swapaxes(maps, 0, 1).astype(jnp.float32)
-            sums = jnp.swapaxes(by_channel @ embeddings, 0, 1)
-        y = sums.reshape(count, -1) @ weights
+        by_channel = jnp.swapaxes(features.maps.reshape(count, channels, places), 0, 1).astype(jnp.float32)
+        y = jnp.swapaxes(by_channel @ embeddings, 0, 1).reshape(count, -1) @ weights
         y = y.reshape(*leading, -1) * features.scale[..., None] + bias
         return jnp.tanh(LayerNorm(name="norm")(y))
 
