@@ -10,8 +10,8 @@ import numpy as np
 
 from rlpd_ros.data.frames import FeatureFunction
 from rlpd_ros.data.intake import Intake
-from rlpd_ros.data.ledger import Account
 from rlpd_ros.data.living_actors import LivingActors
+from rlpd_ros.data.receipts import ReceiptOutputs, Receipts
 from rlpd_ros.data.replay_buffer import ReplayBuffer, expect_memory, machine_memory, symmetric_batches
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.agent import Agent
@@ -19,7 +19,6 @@ from rlpd_ros.rl.policy import Policy, make_snapshot
 from rlpd_ros.settings import LearnerConfig
 from rlpd_ros.status import ActorReport, LearnerReport, LearnerState
 from rlpd_ros.types import (
-    Acknowledgement,
     EpisodeSummary,
     Observation,
     PolicySnapshot,
@@ -28,26 +27,20 @@ from rlpd_ros.types import (
 )
 from rlpd_ros.untrusted import expect_name
 
-UNLIMITED = 2**63 - 1
 REMEDY = ("Training has stopped and the last policy stays out; look for huge observations or rewards, or lower the "
           "learning rates")
 PUBLISHED = 20  # newest policies that are remembered, besides those that actors act on
 DISTANCE = "demo_action_distance"
 FEATURES_AT_ONCE = 8  # observations whose features are computed between two rounds of messages
-STORE_WARNING = 10.0  # s between two warnings that nothing can be stored
 
 
-class LearnerOutputs(Protocol):
+class LearnerOutputs(ReceiptOutputs, Protocol):
     """What a learner can do to the world."""
 
     def publish_policy(self, snapshot: PolicySnapshot) -> None: ...
-    def acknowledge(self, ack: Acknowledgement) -> None: ...
     def store(self, record: TransitionRecord) -> None: ...  # in the log of transitions
-    def flush(self) -> None: ...  # returns when all that was stored survives the death of this process, or DataError
     def save(self, agent: Agent, metadata: dict[str, Any]) -> None: ...  # or DataError
     def measure(self, table: str, step: int, values: Mapping[str, Any]) -> None: ...
-    def say(self, text: str) -> None: ...
-    def warn(self, text: str) -> None: ...
 
 
 class Learner:
@@ -84,6 +77,8 @@ class Learner:
                       "the online and the demonstration buffer, together")
         self.intake = Intake(spec, self.online, self.demos, self.report, out.store, out.warn, clock)
         self._actors = LivingActors()
+        self._receipts = Receipts(self.intake, self.report, out, session, spec.lockstep, config.training_starts,
+                                  config.steps_ahead, clock)
 
         self._info: Mapping[str, Any] = {}
         self._distances: list[Any] = []  # of policy and demonstration actions, of the steps since the last log
@@ -91,7 +86,6 @@ class Learner:
         self._began = clock()
         self._life = 0.0  # s that earlier lives of this run trained
         self._rate_mark = (clock(), 0, 0)
-        self._warned_at = -STORE_WARNING
 
     # What comes in
 
@@ -349,42 +343,7 @@ class Learner:
 
     def service(self) -> None:
         """Make what came in durable, then acknowledge it; what cannot be made durable is not acknowledged."""
-        if not self.intake.to_acknowledge or not self._flush():
-            return
-        for session in self.intake.to_acknowledge:
-            account = self.intake.ledger[session]
-            self._out.acknowledge(Acknowledgement(
-                session=session, learner_session=self.session, sequence=account.sequence,
-                budget=account.sequence + self._budget(account), env_steps=self.report.env_steps, stored=account.stored,
-                duplicates=account.duplicates, rejected=account.rejected, text=account.text))
-        self.intake.to_acknowledge.clear()
-
-    def _flush(self) -> bool:
-        try:
-            self._out.flush()
-        except DataError as error:
-            self.report.store_error = str(error)
-            if self._clock() - self._warned_at >= STORE_WARNING:
-                self._warned_at = self._clock()
-                self._out.warn(f"{error}. Nothing is acknowledged until it can be: actors keep their transitions")
-            return False
-        if self.report.store_error:
-            self.report.store_error = ""
-            self._out.say("transitions can be stored again: nothing was lost")
-        return True
-
-    def _budget(self, account: Account) -> int:
-        """Return how many training steps a session may take from here, so that training keeps up (lockstep)."""
-        if not self.spec.lockstep:
-            return UNLIMITED - account.sequence
-        config, report, online = self.config, self.report, self.online.stored
-        starts_at = config.training_starts
-        if online < starts_at:  # steps that became no transition, such as one before a gap, are made up for
-            starts_at += max(0, report.env_steps - online)
-        report.env_step_budget = starts_at + report.gradient_step + config.steps_ahead
-        remaining = max(0, report.env_step_budget - report.env_steps)
-        share = max(1, len(self._live_actors()))
-        return -(-remaining // share)  # rounded up: nobody waits for ever for a share of less than one
+        self._receipts.send(len(self._live_actors()))
 
     def _live_actors(self) -> dict[str, ActorReport]:
         return self._actors.at(self._clock())

@@ -43,6 +43,11 @@ class Intake:
 
     # Transitions
 
+    @property
+    def stored(self) -> int:
+        """Return how many transitions the online buffer has, those included whose features are still to come."""
+        return self._online.stored
+
     def receive(self, record: TransitionRecord) -> None:
         """Take one transition of an actor: check it, store it, or count why not."""
         if self._admit(record):
