@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -18,9 +21,11 @@ from rclpy.node import Node
 
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.cli.runner import ros_domain
+from rlpd_ros.nodes.learner import LearnerNode
 from rlpd_ros.record import record_demonstrations
 from rlpd_ros.rl.compilation import keep_compiled
 from rlpd_ros.ros import qos
+from rlpd_ros.runs import RunDirectory
 
 keep_compiled()
 
@@ -138,3 +143,29 @@ def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bag = tmp_path_factory.mktemp("recorded") / "demos"
     record_demonstrations(ArmConfig(), bag, episodes=10)
     return bag
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory.create(tmp_path, "run")
+
+
+@pytest.fixture
+def learn(graph: Graph, run: RunDirectory, small: dict[str, Any]) -> Callable[..., LearnerNode]:
+    """Start a learner of the run in the graph, without demonstrations unless asked for."""
+    def start(**parameters: Any) -> LearnerNode:
+        return graph.add(LearnerNode, **{**small, "run": str(run.path), "require_demonstrations": False, **parameters})
+
+    return start
+
+
+@pytest.fixture
+def start_node() -> Callable[..., subprocess.Popen[str]]:
+    """Start a node as a process of its own."""
+    def start(node: str, **parameters: str) -> subprocess.Popen[str]:
+        arguments = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
+        return subprocess.Popen([sys.executable, "-m", f"rlpd_ros.nodes.{node}", "--ros-args", *arguments], text=True,
+                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=Path(__file__).parent,
+                                env=os.environ | {"RCUTILS_LOGGING_USE_STDOUT": "1"})
+
+    return start

@@ -123,6 +123,14 @@ def test_files_that_are_named_exist(path):
 
 
 @each_document
+def test_tests_that_are_named_stand_in_the_file_named(path):
+    for tests, file in re.findall(r"((?:`test_\w+`(?:, )?)+) in \[[\w.]+\]\(([^)]+)\)", prose(path)):
+        source = (path.parent / file).read_text()
+        for test in re.findall(r"\w+", tests):
+            assert f"def {test}(" in source, f"{test} in {file}"
+
+
+@each_document
 def test_commands_are_accepted(path):
     for options in parsed(path):
         configurations = Configurations()
