@@ -60,9 +60,10 @@ def clock(evidence: Evidence) -> Outcome:
 
 @check("buffers", Text("Buffers fit the messages", "缓冲区足够大"),
        Text("Small messages arrive, policies do not", "小消息能到，策略到不了"),
-       Text("Enlarge /dev/shm (docker run --shm-size=1g) or, between machines, the socket buffer: "
+       Text("Enlarge /dev/shm (docker run --shm-size=1g) or empty it of what killed nodes left (rm /dev/shm/*fast*, while "
+            "none runs); between machines, enlarge the socket buffer: "
             "sysctl -w net.core.rmem_max=33554432.",
-            "增大 /dev/shm（docker run --shm-size=1g）；跨机器时增大套接字缓冲区：sysctl -w net.core.rmem_max=33554432。"))
+            "增大 /dev/shm（docker run --shm-size=1g），或在没有节点运行时清除被杀节点的残留（rm /dev/shm/*fast*）；跨机器时增大套接字缓冲区：sysctl -w net.core.rmem_max=33554432。"))
 def buffers(evidence: Evidence) -> Outcome:
     machine, learner = evidence.machine, evidence.learner
     if learner is None or not learner.policy_bytes:
