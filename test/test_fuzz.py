@@ -21,7 +21,8 @@ FUZZ = Path(__file__).parent / "fuzz"
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("parts", "scale"), [
-    (("nodes",), 0.003), (("processes",), 0.02), (("bags", "policies", "parameters", "checkpoints"), 0.005)])
+    (("nodes",), 0.003), (("processes",), 0.02), (("cameras",), 0.002),
+    (("bags", "policies", "parameters", "checkpoints"), 0.005)])
 def test_nothing_dies_hangs_or_believes_it(parts, scale, tmp_path):
     without = {key: value for key, value in os.environ.items() if key != "ROS_DOMAIN_ID"}
     done = subprocess.run([sys.executable, str(FUZZ / "run.py"), *parts, "--scale", str(scale)], cwd=tmp_path,

@@ -21,10 +21,10 @@ sys.path[:0] = PATHS
 
 from rlpd_ros.tables import Row, all_ok, at_least, at_most, informative, print_table, write_report_json  # noqa: E402
 
-COUNTS = {"nodes": 100_000, "processes": 2_000, "bags": 10_000, "checkpoints": 1_000, "policies": 5_000,
-          "parameters": 4_000, "decoders": 120}
+COUNTS = {"nodes": 100_000, "cameras": 100_000, "processes": 2_000, "bags": 10_000,
+          "checkpoints": 10_000, "policies": 5_000, "parameters": 4_000, "decoders": 120}
 """Part -> messages on each topic, damaged files, or (decoders) seconds."""
-MODULES = {"nodes": "nodes", "processes": "processes"}  # the others are in files
+MODULES = {name: name for name in ("nodes", "cameras", "processes")}  # the others are in files
 
 
 def part(name: str, count: int, seed: int) -> list[Row]:
