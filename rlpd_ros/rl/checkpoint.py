@@ -18,8 +18,11 @@ from rlpd_ros.errors import DataError
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.policy import Policy
 from rlpd_ros.types import SpaceSpec
+from rlpd_ros.untrusted import parse_json, printable, read_text
 
-_FORMAT = 1
+_FORMAT = 2
+_DIGESTS = "digests.json"  # of all other files of a checkpoint
+_UNFINISHED = ".unfinished"
 SPARE_BYTES = 10_000_000  # of a checkpoint, besides the arrays
 
 
@@ -50,16 +53,17 @@ class CheckpointStore:
         if step in self.steps():
             return
         state = _state(agent)
-        record = {"format": _FORMAT, "metadata": dict(metadata), "layout": _layout(state),
-                  "digest": _digest(state, metadata)}
+        record = {"format": _FORMAT, "metadata": dict(metadata), "layout": _layout(state)}
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            for unfinished in self.directory.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(unfinished)
-            ocp = _orbax()
-            with _checkpointer() as checkpointer:  # writes to a temporary folder, then renames that
-                checkpointer.save(self.directory / str(step), args=ocp.args.Composite(
+            for left in self.directory.glob(f"*{_UNFINISHED}*"):
+                shutil.rmtree(left)
+            ocp, unfinished = _orbax(), self.directory / f"{step}{_UNFINISHED}"
+            with _checkpointer() as checkpointer:
+                checkpointer.save(unfinished, args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)))
+            (unfinished / _DIGESTS).write_text(json.dumps(_digests(unfinished), indent=1))
+            unfinished.rename(self.directory / str(step))
             for old in self.steps()[:-self._keep]:
                 shutil.rmtree(self.directory / str(old))
         except (OSError, ValueError) as error:
@@ -81,6 +85,7 @@ class CheckpointStore:
             raise DataError(f"{self.directory}: expected a checkpoint of step {step}, found {steps or 'none'}")
         path = self.directory / str(step)
         _expect_size(path, agent)
+        _expect_as_written(path)
         record = _read_record(path)
         metadata = record["metadata"]
         _expect(path, "space fingerprint", spec.fingerprint, metadata.get("space_fingerprint"))
@@ -89,11 +94,7 @@ class CheckpointStore:
         expected, found = _layout(state), record["layout"]
         for name in sorted(expected.keys() | found.keys()):
             _expect(path, f"network or optimiser array {name}", expected.get(name, "none"), found.get(name, "none"))
-        restored = _read(path, "state", _orbax().args.StandardRestore(state))
-        digest = _digest(restored, metadata)
-        if digest != record["digest"]:
-            raise DataError(f"{path}: damaged: expected digest {record['digest']}, found {digest}{_ADVICE}")
-        return agent.replace(**restored), metadata
+        return agent.replace(**_read(path, "state", _orbax().args.StandardRestore(state))), metadata
 
 
 _ADVICE = "; move this folder away to use the checkpoint before it"
@@ -105,6 +106,28 @@ def _expect_size(path: Path, agent: Agent) -> None:
     found = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     if found > limit:
         raise DataError(f"{path}: expected at most {limit} bytes for this network, found {found}{_ADVICE}")
+
+
+def _expect_as_written(path: Path) -> None:
+    """Refuse files that are not those that were written, before Orbax looks at them."""
+    try:
+        expected = parse_json(read_text(path / _DIGESTS))
+    except DataError as error:
+        raise DataError(f"{path}: damaged: {error}{_ADVICE}") from error
+    if not isinstance(expected, dict):
+        raise DataError(f"{path}: damaged: {_DIGESTS}: expected a digest for each file{_ADVICE}")
+    found = _digests(path)
+    for name in sorted(expected.keys() | found.keys()):
+        wanted, there = (digests.get(name, "no such file") for digests in (expected, found))
+        if wanted != there:
+            raise DataError(f"{path}: damaged: {printable(name)}: expected SHA-256 {printable(wanted)}, "
+                            f"found {there}{_ADVICE}")
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file in a folder, by its path there."""
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in sorted(folder.rglob("*")) if file.is_file() and file != folder / _DIGESTS}
 
 
 def _orbax() -> ModuleType:
@@ -130,7 +153,7 @@ def _read(path: Path, item: str, args: Any) -> Any:
 
 def _read_record(path: Path) -> dict[str, Any]:
     record = _read(path, "record", _orbax().args.JsonRestore())
-    kinds = {"format": int, "digest": str, "layout": dict, "metadata": dict}
+    kinds = {"format": int, "layout": dict, "metadata": dict}
     if not isinstance(record, dict) or any(not isinstance(record.get(name), kind) for name, kind in kinds.items()):
         raise DataError(f"{path}: damaged: its record is incomplete: expected {', '.join(kinds)}{_ADVICE}")
     _expect(path, "checkpoint format", _FORMAT, record["format"])
@@ -156,14 +179,6 @@ def _leaves(state: dict[str, Any]) -> dict[str, np.ndarray]:
 
 def _layout(state: dict[str, Any]) -> dict[str, str]:
     return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in _leaves(state).items()}
-
-
-def _digest(state: dict[str, Any], metadata: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for path, leaf in _leaves(state).items():
-        digest.update(path.encode())
-        digest.update(leaf.tobytes())
-    return digest.hexdigest()
 
 
 def _line(error: BaseException) -> str:
