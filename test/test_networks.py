@@ -20,7 +20,7 @@ from rlpd_ros.rl.networks import (
     make_critic,
     make_encoder,
     members,
-    sample_action,
+    squash,
     stack,
     state_scaling,
 )
@@ -95,7 +95,7 @@ def test_log_std_stays_within_its_bounds():
 def test_density_of_tanh_gaussian_integrates_to_one():
     """The density that goes with each sampled action, checked by integrating it over the action interval."""
     mean, log_std = jnp.full((20001, 1), 0.3), jnp.full((20001, 1), -0.7)
-    actions, log_probs = sample_action(mean, log_std, KEY)
+    actions, log_probs = squash(mean, log_std, jax.random.normal(KEY, mean.shape))
     order = np.argsort(actions[:, 0])
     a, density = np.asarray(actions[order, 0], np.float64), np.exp(np.asarray(log_probs[order], np.float64))
     assert np.trapezoid(density, a) == pytest.approx(1.0, abs=0.01)
@@ -105,14 +105,15 @@ def test_density_of_tanh_gaussian_integrates_to_one():
 
 
 def test_saturated_actions_have_a_finite_density():
-    actions, log_probs = sample_action(jnp.array([[50.0], [-50.0]]), jnp.array([[-5.0], [1.0]]), KEY)
+    actions, log_probs = squash(
+        jnp.array([[50.0], [-50.0]]), jnp.array([[-5.0], [1.0]]), jax.random.normal(KEY, (2, 1)))
     assert np.abs(actions).max() == 1.0
     assert np.isfinite(log_probs).all()
 
 
 def test_densities_of_elements_multiply():
     mean, log_std = jnp.array([0.1, -0.4]), jnp.array([-1.0, 0.2])
-    actions, log_prob = sample_action(mean, log_std, KEY)
+    actions, log_prob = squash(mean, log_std, jax.random.normal(KEY, mean.shape))
     raw = np.arctanh(np.asarray(actions, np.float64))
     std = np.exp(log_std)
     log_normal = -0.5 * ((raw - mean) / std) ** 2 - np.log(std) - 0.5 * np.log(2 * np.pi)

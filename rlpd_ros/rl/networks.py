@@ -156,11 +156,6 @@ def with_grasp(motion: jax.Array, grasp: jax.Array) -> jax.Array:
     return jnp.concatenate([motion, (grasp - 1)[..., None].astype(motion.dtype)], axis=-1)
 
 
-def sample_action(mean: jax.Array, log_std: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Draw tanh-Gaussian actions (..., n) and their log densities (...)."""
-    return squash(mean, log_std, jax.random.normal(key, mean.shape))
-
-
 def squash(mean: jax.Array, log_std: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the tanh-Gaussian actions (..., n) of standard normal ``noise``, and their log densities (...).
 

@@ -25,7 +25,7 @@ from rlpd_ros.rl.networks import (
     make_actor,
     make_encoder,
     make_grasp_critic,
-    sample_action,
+    squash,
     with_grasp,
 )
 from rlpd_ros.rl.sight import frozen_features
@@ -62,8 +62,8 @@ class Policy:
         self.description = json.dumps(self._describe(), sort_keys=True)
         layout = [[path, shape, "float32"] for path, shape in self._layout]
         self.fingerprint = fingerprint(self.description + json.dumps(layout))
-        self._mode = jax.jit(self._mode_of)
-        self._sample = jax.jit(self._sample_of)
+        self._act = jax.jit(self._act_of)
+        self._no_key = jax.random.PRNGKey(0)
 
     def _describe(self) -> dict[str, Any]:
         config, spec = asdict(self._config), self._spec
@@ -97,20 +97,20 @@ class Policy:
 
         Raises DataError for a state or an image of another shape.
         """
-        return np.asarray(self._mode(params, self._frozen, self._inputs(observation)))
+        action, _ = self._act(params, self._frozen, self._inputs(observation), self._no_key, np.float32(0))
+        return np.asarray(action)
 
     def sample(self, params: Params, observation: Observation, key: jax.Array) -> tuple[np.ndarray, jax.Array]:
         """Return an action drawn from the policy, as ``mode`` does, and the random key for the next call."""
-        action, key = self._sample(params, self._frozen, self._inputs(observation), key)
+        action, key = self._act(params, self._frozen, self._inputs(observation), key, np.float32(1))
         return np.asarray(action), key
 
     def compile(self) -> None:
-        """Compile ``mode`` and ``sample`` now, so that no control step has to wait for it."""
+        """Compile what ``mode`` and ``sample`` compute now, so that no control step has to wait for it."""
         params = jax.tree.unflatten(self._structure, [jnp.zeros(shape) for _, shape in self._layout])
         observation = Observation(np.zeros(self._spec.state_size, np.float32),
                                   {f.name: np.zeros(f.shape, np.uint8) for f in self._spec.image_fields})
         self.mode(params, observation)
-        self.sample(params, observation, jax.random.PRNGKey(0))
 
     def serialize(self, params: Params) -> bytes:
         """Return the parameters as float32, little-endian, row-major, in the order of their paths."""
@@ -151,26 +151,19 @@ class Policy:
             inputs = {**inputs, **frozen_features(frozen, images)}
         return encode(self._encoder, params.get("encoder", {}), inputs)
 
-    def _mode_of(self, params: Params, frozen: Params, inputs: dict[str, Any]) -> jax.Array:
-        seen = self._see(params, frozen, inputs)
-        action = jnp.tanh(distribution(self.network, _gaussian(params), seen)[0])
-        return action if self._grasp is None else with_grasp(action, self._best_grasp(params, seen))
-
-    def _sample_of(self, params: Params, frozen: Params, inputs: dict[str, Any], key: jax.Array
-                   ) -> tuple[jax.Array, jax.Array]:
+    def _act_of(self, params: Params, frozen: Params, inputs: dict[str, Any], key: jax.Array, noise: jax.Array
+                ) -> tuple[jax.Array, jax.Array]:
+        """Return the greedy action for ``noise`` 0, a drawn one for 1: one program, which is compiled once."""
         seen = self._see(params, frozen, inputs)
         key, now = jax.random.split(key)
-        action, _ = sample_action(*distribution(self.network, _gaussian(params), seen), now)
+        mean, log_std = distribution(self.network, _gaussian(params), seen)
+        action, _ = squash(mean, log_std, noise * jax.random.normal(now, mean.shape))
         if self._grasp is not None:
             whether, which = jax.random.split(jax.random.fold_in(now, 1))
-            explore = jax.random.bernoulli(whether, self._config.grasp_epsilon)
-            grasp = jnp.where(explore, jax.random.randint(which, (), 0, GRASPS), self._best_grasp(params, seen))
-            action = with_grasp(action, grasp)
+            explore = jax.random.bernoulli(whether, noise * self._config.grasp_epsilon)
+            best = grasp_q(self._grasp, params["grasp"], seen).argmax(-1)
+            action = with_grasp(action, jnp.where(explore, jax.random.randint(which, (), 0, GRASPS), best))
         return action, key
-
-    def _best_grasp(self, params: Params, seen: jax.Array) -> jax.Array:
-        assert self._grasp is not None
-        return grasp_q(self._grasp, params["grasp"], seen).argmax(-1)
 
 
 def _gaussian(params: Params) -> Params:
