@@ -68,7 +68,7 @@ def test_policies_reach_the_actor_while_the_learner_trains(graph, learn):
     learn()
     graph.until(lambda: (v := graph.last(qos.POLICY_VERSION)) and v.lowest_applied_version >= 4, "version 4 in use")
     assert graph.last(qos.POLICY_VERSION).actors == 1
-    status = graph.last(qos.LEARNER_STATUS)
+    status = graph.until(lambda: (s := graph.last(qos.LEARNER_STATUS)) and s.gradient_step and s)
     assert status.state in (LearnerState.TRAINING, LearnerState.WAITING_FOR_DATA)
     assert status.gradient_step <= status.env_steps - status.training_starts
 
