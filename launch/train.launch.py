@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train: ``ros2 launch rlpd_ros train.launch.py``. The same graph as ``rlpd train``, turned into launch actions.
 
-On several machines, start it on each with the nodes that shall run there:
-``ros2 launch rlpd_ros train.launch.py nodes:=learner,demo_loader,monitor`` on one, ``nodes:=arm_driver,actor`` on the other.
+On several machines, start it on each with the nodes that shall run there: ``ros2 launch rlpd_ros train.launch.py
+nodes:=learner,demo_loader,monitor`` on one, ``nodes:=arm_driver,actor`` on the other.
 """
 
 import json

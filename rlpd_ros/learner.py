@@ -32,6 +32,7 @@ REMEDY = ("Training has stopped and the last policy stays out; look for huge obs
 PUBLISHED = 20  # newest policies that are remembered, besides those that actors act on
 DISTANCE = "demo_action_distance"
 FEATURES_AT_ONCE = 8  # observations whose features are computed between two rounds of messages
+BACKLOG = 500  # observations whose images may wait for that in memory: what one sender has under way
 
 
 class LearnerOutputs(ReceiptOutputs, Protocol):
@@ -127,6 +128,24 @@ class Learner:
             self._out.warn(f"version {version} is good enough, but it is of an earlier life of the learner and not "
                            "here any more: going on")
 
+    def restore(self, record: TransitionRecord) -> None:
+        """Take one transition out of the log of an earlier life of this run."""
+        self.intake.restore(record)
+        self._limit_backlog()
+
+    @property
+    def backlog(self) -> int:
+        """Return how many observations wait in memory, with their images, for their features to be computed."""
+        return self.online.waiting + self.demos.waiting
+
+    def _limit_backlog(self) -> None:
+        while self.backlog > BACKLOG:
+            self._compute_features()
+
+    def _compute_features(self) -> None:
+        for buffer in (self.demos, self.online):  # a few at a time: receipts must not wait for the features of many
+            buffer.prepare(FEATURES_AT_ONCE)
+
     # Training
 
     def train(self) -> bool:
@@ -135,8 +154,7 @@ class Learner:
         The step is dispatched, not awaited: the caller can receive messages while it is computed.
         """
         self._end_at_limit()
-        for buffer in (self.demos, self.online):  # a few at a time: receipts must not wait for the features of many
-            buffer.prepare(FEATURES_AT_ONCE)
+        self._compute_features()
         self.report.state, self.report.text = self._describe()
         if self.report.state != LearnerState.TRAINING:
             return False
@@ -343,6 +361,7 @@ class Learner:
 
     def service(self) -> None:
         """Make what came in durable, then acknowledge it; what cannot be made durable is not acknowledged."""
+        self._limit_backlog()  # before senders are told to go on
         self._receipts.send(len(self._live_actors()))
 
     def _live_actors(self) -> dict[str, ActorReport]:

@@ -62,6 +62,8 @@ class Configurations:
     def _set(self, nodes: list[str], name: str, value: Any, where: str) -> None:
         """Set one parameter on those of ``nodes`` that have it; check it as that node will."""
         found = False
+        if name == "backbone" and isinstance(value, str) and value:
+            value = os.path.abspath(value)  # a run is gone on with from anywhere
         for node in nodes:
             for config_type in NODES[node]:
                 if name in {f.name for f in dataclasses.fields(config_type)}:

@@ -151,6 +151,11 @@ def test_images_that_cannot_be_used_are_named(graph):
     graph.until(lambda: "front/raw: encoding: expected one of rgb8, bgr8, mono8, found '16UC1'" in fault(
         encoding="16UC1"))
     assert inputs["front"].counts["refused"] > 1
+    missing = inputs["front"].counts["missing"]
+    for _ in range(3):  # until another one comes, that is what is wrong
+        with pytest.raises(DataError, match="front/raw: encoding: expected one of"):
+            driver._cameras.look(time.time_ns())
+    assert inputs["front"].counts["missing"] == missing
 
 
 @pytest.mark.parametrize("name", ["front", "wrist"])

@@ -29,8 +29,9 @@ from rlpd_ros.rl.encoders import (
     random_shift,
     unpack,
 )
+from rlpd_ros.rl.networks import make_encoder
 from rlpd_ros.rl.policy import Policy, make_snapshot, verify
-from rlpd_ros.rl.sight import FeatureReplay
+from rlpd_ros.rl.sight import FeatureReplay, prepare
 from rlpd_ros.types import Batch, Observation, SpaceField, SpaceSpec
 
 SIDE = 32
@@ -161,7 +162,31 @@ def test_the_critics_train_what_sees_and_the_policy_does_not(settings, lr):
     assert set(agent.policy_params) == {"mlp", "encoder", *(["grasp"] if config.hybrid_gripper else [])}
 
 
-def test_features_that_were_kept_teach_what_images_would():
+def test_a_policy_that_learns_faster_changes_nothing_of_what_sees():
+    learned = []
+    for lr in (0.0, 1e-2):
+        agent, _ = Agent.create(SPEC, SMALL, replace(AGENT, actor_lr=lr), 0).update(batch(images=False), 2)
+        learned.append(numbers((agent.encoder.params, agent.target_encoder, agent.critic.params)))
+    assert all(map(np.array_equal, *learned))
+
+
+def test_images_of_a_batch_are_shifted_each_by_itself():
+    encoder = make_encoder(SPEC, replace(SMALL, encoder="small"))
+    at = np.arange(SIDE, dtype=np.uint8)
+    image = np.stack(np.broadcast_arrays(at[:, None], at, 0), -1)  # says where each of its pixels was
+    images = np.broadcast_to(image, (2, 20, *image.shape))
+    seen = [prepare(encoder, {}, {"state": np.zeros((2, 20, 3), np.float32), "front": images, "wrist": images}, key)
+            for key in jax.random.split(jax.random.PRNGKey(0))]
+    shifts = np.stack([np.asarray(s[name])[:, :, SIDE // 2, SIDE // 2, :2].astype(int) - SIDE // 2
+                       for s in seen for name in ("front", "wrist")]).reshape(4, 40, 2)  # (draw and camera, image, 2)
+    assert (shifts.min(), shifts.max()) == (-PAD, PAD)
+    assert len({shift.tobytes() for shift in shifts.reshape(-1, 2)}) > 40
+    assert len({draw.tobytes() for draw in shifts}) == 4
+    for s in seen:
+        assert s["front"].shape == images.shape
+
+
+def test_features_that_were_kept_are_those_of_the_images():
     """With a shift of zero, replayed and recomputed features differ by their rounding only."""
     backbone = load_backbone("").params
     replay = FeatureReplay(SPEC, backbone, 1)
@@ -183,7 +208,7 @@ def test_an_agent_that_recomputes_keeps_its_backbone_as_it_is():
     assert not any(moved(numbers(backbone), agent.backbone))
 
 
-def test_shifts_follow_from_the_state_and_differ():
+def test_shifts_follow_from_the_observation_and_differ():
     replay = FeatureReplay(SPEC, load_backbone("").params, 3)
     one, other = observation(1), observation(2)
     again = FeatureReplay(SPEC, load_backbone("").params, 3)
@@ -196,6 +221,8 @@ def test_shifts_follow_from_the_state_and_differ():
     assert offsets.min() == 0
     assert offsets.max() == 2 * PAD
     assert not np.array_equal(replay._offsets(one), replay._offsets(other))
+    at_home = [Observation(one.state, observation(i).images) for i in range(5)]  # as after each reset
+    assert len({replay._offsets(o).tobytes() for o in at_home}) == 5
 
 
 # Policies
@@ -236,6 +263,16 @@ def test_policies_with_different_backbones_refuse_one_another(tmp_path):
     theirs, ours = other.backbone.digest, policy.backbone.digest
     with pytest.raises(DataError, match=f'backbone: learner "{theirs}", actor "{ours}"'):
         verify(snapshot, policy, SPEC)
+
+
+@pytest.mark.parametrize(("fields", "says"), [
+    ((SpaceField.box("state", [-1], [1]), SpaceField.image("rgbd", SIDE, SIDE, 4)),
+     "observation 'rgbd': expected 1 or 3 channels for encoder resnet10-frozen, found 4"),
+    ((SpaceField.image("front", SIDE, SIDE),), "observation: expected numbers beside the images")],
+    ids=["rgbd", "alone"])
+def test_what_cannot_be_seen_is_named(fields, says):
+    with pytest.raises(ConfigError, match=says):
+        Policy(replace(SPEC, observation=fields), SMALL)
 
 
 def test_every_setting_of_what_sees_enters_the_fingerprint():

@@ -233,3 +233,21 @@ def test_demonstrations_that_complete_nothing_are_not_enough() -> None:
     world = World(require_demonstrations=True)
     world.demonstrate(1)
     assert waiting(world) == "the demonstrations hold no complete transition"
+
+
+def test_demonstrations_that_have_no_room_are_named_and_not_trained_without() -> None:
+    world = World(require_demonstrations=True, demo_buffer_capacity=7)
+    world.feed(1, 40)
+    world.demonstrate(10)
+    assert waiting(world).startswith("demo_buffer_capacity 7: expected room for the 10 transitions that")
+
+
+def test_interventions_that_push_demonstrations_out_are_told_of_once() -> None:
+    world = World(require_demonstrations=True, demo_buffer_capacity=10)
+    world.demonstrate(10)
+    assert not world.warnings
+    for sequence in range(1, 21):
+        world.intake.receive(make_record(sequence, source=Source.INTERVENTION))
+    (warning,) = world.warnings
+    assert warning.startswith("demo_buffer_capacity 10: the buffer is full: from now on interventions take the place")
+    assert world.learner.status().state == LearnerState.TRAINING

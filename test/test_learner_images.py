@@ -11,6 +11,7 @@ from learner_world import AGENT, SETTINGS, World, make_record
 from test_encoders import SMALL, numbers
 from test_encoders import SPEC as SEEN
 
+from rlpd_ros import learner as learner_module
 from rlpd_ros.learner import FEATURES_AT_ONCE, Learner
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.backbone import load_backbone
@@ -107,3 +108,21 @@ def test_a_resumed_learner_goes_on_bit_by_bit(tmp_path):
         before, after = (numbers(getattr(world.learner.agent, name)) for world in (first, second))
         assert all(map(np.array_equal, before, after)), name
     jax.tree.map(np.testing.assert_array_equal, first.learner.agent.rng, second.learner.agent.rng)
+
+
+def test_images_do_not_pile_up_in_memory(monkeypatch):
+    """Neither while a log is read nor when much comes at once."""
+    monkeypatch.setattr(learner_module, "BACKLOG", 10)
+    world, resumed = life("learner-1", 0), life("learner-2", 0)
+    for sequence in range(1, 31):
+        world.intake.receive(record(sequence, "actor-1", 0))
+    assert world.learner.backlog > 20
+    world.learner.service()
+    assert world.learner.backlog <= 10
+    assert world.acks["actor-1"].sequence == 30
+    for stored in world.log:
+        resumed.learner.restore(stored)
+        assert resumed.learner.backlog <= 10
+    settle(world)
+    settle(resumed)
+    assert len(resumed.learner.online) == len(world.learner.online) > 20

@@ -10,15 +10,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rlpd_ros.errors import DataError
+from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.nodes import actor as actor_module
 from rlpd_ros.nodes.actor import ActorNode
 from rlpd_ros.nodes.arm_driver import ArmDriverNode
 from rlpd_ros.nodes.demo_loader import DemoLoaderNode
-from rlpd_ros.ros import latched, qos
+from rlpd_ros.ros import latched, messages, qos
 from rlpd_ros.ros.bags import TransitionLog
 from rlpd_ros.status import ActorState, LearnerState
-from rlpd_ros.types import Observation, Source, TransitionRecord
+from rlpd_ros.types import Observation, Source, SpaceField, TransitionRecord
+from rlpd_ros.types import SpaceSpec as SpaceDescription
 
 NETWORK = {"hidden_dims": [8]}
 
@@ -121,6 +122,26 @@ def test_an_actor_that_misses_the_space_and_the_policy_gets_them_all_the_same(gr
     graph.until(lambda: graph.last(qos.POLICY_VERSION), "a policy, the only one for a long time")
     lose(graph.add(ActorNode, **NETWORK), qos.SPACE_SPEC, qos.POLICY_PARAMS)
     graph.until(lambda: (s := graph.last(qos.ACTOR_STATUS)) and s.policy_actions, "an actor that acts")
+
+
+def test_who_waits_for_a_node_that_is_not_there_yet_does_not_subscribe_anew(graph, monkeypatch):
+    monkeypatch.setattr(latched, "FIRST_PATIENCE", 0.3)
+    graph.listen(qos.ACTOR_STATUS)
+    actor = graph.add(ActorNode, **NETWORK)
+    first, began = actor._space._subscription, time.monotonic()
+    graph.until(lambda: time.monotonic() - began > 1.0)
+    assert actor._space._subscription is first
+    graph.add(ArmDriverNode)
+    graph.until(lambda: actor._actor is not None, "the space")
+
+
+def test_an_actor_without_the_backbones_file_ends_and_says_so(graph):
+    spec = SpaceDescription("test", (SpaceField.box("state", [-1], [1]), SpaceField.image("front", 32, 32)),
+                            (SpaceField.box("motion", [-1], [1]),), 10.0, "base", 100)
+    qos.publisher(graph.ears, qos.SPACE_SPEC).publish(messages.from_space_spec(spec, 1))
+    graph.add(ActorNode, **NETWORK, backbone="/nowhere/weights")
+    with pytest.raises(ConfigError, match="/nowhere/weights: cannot read the backbone: No such file or directory"):
+        graph.until(lambda: False)
 
 
 # Transitions

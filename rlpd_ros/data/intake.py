@@ -39,6 +39,8 @@ class Intake:
         self._assembler = TransitionAssembler()
         self._expected: dict[str, int] = {}  # demonstration transitions by session
         self._demo_error = ""
+        self._demonstrated = 0  # transitions that demonstrations made
+        self._warned_of_room = False
         self._strangers = 0  # transitions of sessions that can have no account
 
     # Transitions
@@ -60,6 +62,7 @@ class Intake:
         if self._admit(record):
             for transition in self._assembler.add(record):
                 self._demos.insert(transition)
+                self._demonstrated += 1
 
     def restore(self, record: TransitionRecord) -> None:
         """Take one transition out of the log of an earlier life of this run."""
@@ -84,7 +87,12 @@ class Intake:
         for transition in self._assembler.add(record):
             self._online.insert(transition)
             if transition.source is Source.INTERVENTION:  # is a demonstration as well (HIL-SERL, section III)
+                before = self._demos.stored
                 self._demos.insert(transition)
+                if self._demos.stored <= before and not self._warned_of_room:
+                    self._warned_of_room = True
+                    self._warn(f"demo_buffer_capacity {self._demos.capacity}: the buffer is full: from now on "
+                               "interventions take the place of the oldest demonstrations; raise it to keep both")
 
     def _admit(self, record: TransitionRecord) -> bool:
         account = self._next_of(record.session, record.sequence)
@@ -168,6 +176,9 @@ class Intake:
         accounts = [self.ledger[session] for session in self._expected]
         stored, expected = sum(account.stored for account in accounts), self.demonstrations_expected
         if accounts and stored == expected:
+            if self._demos.stored < self._demonstrated:
+                return (f"demo_buffer_capacity {self._demos.capacity}: expected room for the {self._demonstrated} "
+                        "transitions that the demonstrations make, and the first of them are gone: raise it")
             return "" if len(self._demos) or self._demos.waiting else "the demonstrations hold no complete transition"
         if self._demo_error:
             return f"the demo loader found a fault: {self._demo_error}"

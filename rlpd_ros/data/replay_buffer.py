@@ -185,5 +185,6 @@ def expect_memory(nbytes: int, capacity: int, what: str = "a replay buffer") -> 
     available = machine_memory()
     if nbytes > available:
         raise ConfigError(
-            f"{what} of {capacity} transitions takes {nbytes / 1e9:.1f} GB, the machine has "
-            f"{available / 1e9:.1f} GB: set its capacity to at most {int(capacity * available / nbytes)}")
+            f"{what} of {capacity} transitions takes {nbytes / 1e9:.1f} GB, the machine has {available / 1e9:.1f} GB: "
+            "lower replay_buffer_capacity or demo_buffer_capacity, together to at most "
+            f"{int(capacity * available / nbytes)}")

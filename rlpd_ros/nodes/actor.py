@@ -99,10 +99,9 @@ class ActorNode(Node):
     def _make_policy(self, spec: SpaceSpec) -> Policy:
         try:
             return Policy(spec, self._policy_config)
-        except ConfigError as error:
-            if self._actor is None:
-                raise
-            raise DataError(str(error)) from error  # what once worked shall go on, whoever says otherwise
+        except (ConfigError, DataError) as error:  # DataError: the backbone's file, which is not the message's fault
+            kind = ConfigError if self._actor is None else DataError  # what once worked shall go on
+            raise kind(str(error)) from error
 
     def _on_observation(self, message) -> None:
         if self._actor is not None:

@@ -118,7 +118,7 @@ class LearnerNode(Node):
         self.say(learner.memory())
         log = RunLog(self._run.transitions, spec, self._log_config, self._config.replay_buffer_capacity)
         for record in log.restore():
-            learner.intake.restore(record)
+            learner.restore(record)
         for session, account in log.accounts.items():
             learner.intake.restore_deleted(session, account)
         learner.report.restored_env_steps = learner.report.env_steps
@@ -171,7 +171,7 @@ class LearnerNode(Node):
         self._manifest.check(missing=self._started and not self._learner.intake.announced)
         busy = False
         if self._started:
-            busy = self._learner.train()
+            busy = self._learner.train() or self._learner.backlog > 0
             self._learner.service()
         if time.monotonic() - self._status_at >= self._config.status_period:
             self._publish_status()

@@ -135,8 +135,8 @@ class Agent(struct.PyTreeNode):
         return jax.tree.map(bool, jax.tree.map(lambda _: 0, self).replace(**dealt))
 
     def _update(self, batch: Batch, demonstrations: int) -> tuple[Agent, Info]:
-        rng, next_key, subset_key, actor_key = jax.random.split(self.rng, 4)
-        batch = self._prepared(batch)
+        rng, next_key, subset_key, actor_key, shift_key = jax.random.split(self.rng, 5)
+        batch = self._prepared(batch, shift_key)
 
         agent, critic_info = self._critic_steps(batch, next_key, subset_key)
         last = jax.tree.map(lambda x: x[-1], batch.observations)
@@ -158,9 +158,9 @@ class Agent(struct.PyTreeNode):
             info["demo_action_distance"] = distance.mean()
         return agent.replace(actor=actor, temperature=temperature, rng=rng, step=self.step + 1), info
 
-    def _prepared(self, batch: Batch) -> Batch:
+    def _prepared(self, batch: Batch, key: jax.Array) -> Batch:
         """Return the batch with observations as the encoder takes them."""
-        keys = jax.random.split(jax.random.fold_in(self.rng, 1))
+        keys = jax.random.split(key)
         now, following = (prepare(self.encoder_network, self.backbone, observations, key) for observations, key in zip(
             (batch.observations, batch.next_observations), keys, strict=True))
         return batch._replace(observations=now, next_observations=following)
@@ -201,7 +201,7 @@ class Agent(struct.PyTreeNode):
         if self.grasp_network is not None:
             actions = actions[..., :-1]
             grasp_targets = grasp_target(
-                batch.rewards, batch.masks, grasp_q(self.grasp_network, agent.grasp.params, next_seen),
+                batch.rewards, batch.masks, grasp_q(self.grasp_network, self.grasp.params, next_seen),
                 grasp_q(self.grasp_network, agent.target_grasp, target_seen), grasps, config.discount,
                 config.grasp_penalty)
 
@@ -262,11 +262,11 @@ class Agent(struct.PyTreeNode):
 @partial(jax.jit, static_argnames=("spec", "networks", "config"))
 def _create(spec: SpaceSpec, networks: tuple, config: AgentConfig, seed: int, backbone: Params) -> Agent:
     made = dict(networks)
-    rng, actor_key, critic_key = jax.random.split(jax.random.PRNGKey(seed), 3)
+    rng, actor_key, critic_key, encoder_key, grasp_key = jax.random.split(jax.random.PRNGKey(seed), 5)
     critics = init_critics(made["critic_network"], config.num_qs, critic_key)
-    encoder = init_encoder(spec, made["encoder_network"], jax.random.fold_in(critic_key, 1))
+    encoder = init_encoder(spec, made["encoder_network"], encoder_key)
     grasp_network = made["grasp_network"]
-    grasp = init_network(grasp_network, jax.random.fold_in(critic_key, 2)) if grasp_network else {}
+    grasp = init_network(grasp_network, grasp_key) if grasp_network else {}
     return Agent(
         actor=TrainState.create(init_network(made["actor_network"], actor_key), config.actor_lr),
         critic=TrainState.create(critics, config.critic_lr), target_critic=critics,

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,11 @@ def load_backbone(path: str) -> Backbone:
     Arrays are named as in that pickle, e.g. ResNetBlock_0/Conv_0/kernel; safetensors may have dots for the slashes.
     What else the file holds, such as a classifier, is ignored. Raises DataError naming the file and the array.
     """
-    shapes = dict(_flat(jax.eval_shape(_random)))
+    shapes = dict(_flat(jax.eval_shape(_initialised)))
     if path:
         found, origin = _read(Path(path)), path
     else:
-        found = {name: np.asarray(array) for name, array in _flat(jax.jit(_random)())}
+        found = _random_weights({name: leaf.shape for name, leaf in shapes.items()})
         origin = "random weights (parameter backbone names no file)"
     digest, params = hashlib.sha256(), {}
     for name, expected in sorted(shapes.items()):
@@ -77,8 +78,23 @@ def load_backbone(path: str) -> Backbone:
     return Backbone(_nested(params), digest.hexdigest()[:16], origin)
 
 
-def _random() -> Any:
-    return ResNet10().init(jax.random.PRNGKey(SEED), np.zeros((1, 32, 32, 3), np.uint8))["params"]
+def _initialised() -> Any:
+    return ResNet10().init(jax.random.PRNGKey(0), np.zeros((1, 32, 32, 3), np.uint8))["params"]
+
+
+def _random_weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Return He-uniform kernels (He et al. 2015, arXiv:1502.01852), scales of 1 and biases of 0.
+
+    Out of integers and plain arithmetic: the same bits on every machine and with every version of JAX and NumPy.
+    """
+    integers, found = np.random.PCG64(SEED), {}
+    for name, shape in sorted(shapes.items()):
+        if name.endswith("kernel"):
+            uniform = (integers.random_raw(prod(shape)) >> np.uint64(11)) * 2.0**-53
+            found[name] = ((2 * uniform - 1) * np.sqrt(6 / prod(shape[:-1]))).astype(np.float32).reshape(shape)
+        else:
+            found[name] = np.full(shape, float(name.endswith("scale")), np.float32)
+    return found
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -90,7 +106,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if len(data) > MAX_BYTES:
         raise DataError(f"{path}: expected at most {MAX_BYTES} bytes, found more")
     try:
-        if data[:1] == b"\x80":  # no safetensors file begins so: its header would be longer than MAX_BYTES allows
+        if data[:1] == b"\x80" and data[8:9] != b"{":  # where the header of safetensors begins, after its length
             return dict(_flat(read_pickled_arrays(data)))
         return {name.replace(".", "/"): array for name, array in load_safetensors(data).items()}
     except (DataError, SafetensorError, ValueError, KeyError, TypeError) as error:

@@ -66,7 +66,13 @@ class GraspCritic(nn.Module):
 
 
 def make_encoder(spec: SpaceSpec, config: PolicyConfig) -> Encoder:
-    """Define what sees in a space."""
+    """Define what sees in a space. Raises ConfigError for images, or numbers, that it could not take."""
+    for f in spec.image_fields:
+        if config.encoder != "small" and f.shape[-1] not in (1, 3):
+            raise ConfigError(f"observation '{f.name}': expected 1 or 3 channels for encoder {config.encoder}, found "
+                              f"{f.shape[-1]}")
+    if spec.image_fields and not spec.state_size:
+        raise ConfigError("observation: expected numbers beside the images, at least one, found none")
     return Encoder(config, tuple(f.name for f in spec.image_fields), *state_scaling(spec, config))
 
 

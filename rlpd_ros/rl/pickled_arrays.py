@@ -67,18 +67,21 @@ def read_pickled_arrays(data: bytes) -> dict[str, Any]:
         raise DataError(f"not such a pickle: {printable(error)}") from error
     if not isinstance(found, dict):
         raise DataError(f"expected a dictionary, found {_called(type(found))}")
-    return _arrays(found, 0)
+    return _arrays(found, 0, set())
 
 
-def _arrays(tree: dict, depth: int) -> dict[str, Any]:
+def _arrays(tree: dict, depth: int, seen: set[int]) -> dict[str, Any]:
     if depth > MAX_DEPTH:
         raise DataError(f"more than {MAX_DEPTH} levels")
+    if id(tree) in seen:  # a few of those in one another stand for more than anyone can walk through
+        raise DataError("a dictionary in two places")
+    seen.add(id(tree))
     found: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, dict):
-            found[str(name)] = _arrays(value, depth + 1)
+            found[name] = _arrays(value, depth + 1, seen)
         elif isinstance(value, _Array) and value.value is not None:
-            found[str(name)] = value.value
+            found[name] = value.value
         else:
             raise DataError(f"{printable(name)}: expected an array or a dictionary, found "
                             f"{_called(type(value))}")
@@ -108,7 +111,8 @@ class _Machine:
             self._name(argument)
         elif opcode in ("SETITEM", "SETITEMS"):
             items = self._group() if opcode == "SETITEMS" else self._pop(2)
-            _expect(self.stack[-1], dict).update(zip(items[::2], items[1::2], strict=True))
+            names = [_expect(name, str) for name in items[::2]]
+            _expect(self.stack[-1], dict).update(zip(names, items[1::2], strict=True))
         elif opcode == "TUPLE":
             self.stack.append(tuple(self._group()))
         elif opcode == "REDUCE":

@@ -153,10 +153,14 @@ class Policy:
 
     def _act_of(self, params: Params, frozen: Params, inputs: dict[str, Any], key: jax.Array, noise: jax.Array
                 ) -> tuple[jax.Array, jax.Array]:
-        """Return the greedy action for ``noise`` 0, a drawn one for 1: one program, which is compiled once."""
-        seen = self._see(params, frozen, inputs)
+        """Return the greedy action for ``noise`` 0, a drawn one for 1: one program, which is compiled once.
+
+        In full precision, which GPUs do not use by themselves: another machine must be able to reproduce it.
+        """
         key, now = jax.random.split(key)
-        mean, log_std = distribution(self.network, _gaussian(params), seen)
+        with jax.default_matmul_precision("float32"):
+            seen = self._see(params, frozen, inputs)
+            mean, log_std = distribution(self.network, _gaussian(params), seen)
         action, _ = squash(mean, log_std, noise * jax.random.normal(now, mean.shape))
         if self._grasp is not None:
             whether, which = jax.random.split(jax.random.fold_in(now, 1))

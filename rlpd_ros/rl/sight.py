@@ -51,8 +51,8 @@ def prepare(encoder: Encoder, backbone: Params, observations: Mapping[str, Any],
 class FeatureReplay:
     """What a replay buffer keeps of an observation's images in place of them: frozen features for a few random shifts.
 
-    ``shapes``: camera -> (shifts, bytes). The shifts follow from the observation's state, and each observation is
-    computed by itself, so that a buffer that is filled anew from a log holds bit by bit what it held before.
+    ``shapes``: camera -> (shifts, bytes). The shifts follow from the observation, and each observation is computed by
+    itself, so that a buffer that is filled anew from a log holds bit by bit what it held before.
     """
 
     def __init__(self, spec: SpaceSpec, backbone: Params, shifts: int) -> None:
@@ -69,8 +69,11 @@ class FeatureReplay:
     def _offsets(self, observation: Observation) -> np.ndarray:
         """Return by how much each image is moved, (cameras, shifts, 2): uniform, but for a 256th."""
         shape = (len(self.shapes), self._shifts, 2)
-        digest = hashlib.shake_128(observation.state.tobytes()).digest(int(np.prod(shape)))
-        return (np.frombuffer(digest, np.uint8) % (2 * PAD + 1)).astype(np.int32).reshape(shape)
+        digest = hashlib.shake_128(observation.state.tobytes())
+        for name in sorted(self.shapes):
+            digest.update(np.ascontiguousarray(observation.images[name]).data)
+        numbers = np.frombuffer(digest.digest(int(np.prod(shape))), np.uint8)
+        return (numbers % (2 * PAD + 1)).astype(np.int32).reshape(shape)
 
 
 def _packed_features(backbone: Params, images: Mapping[str, jax.Array], offsets: jax.Array) -> dict[str, jax.Array]:

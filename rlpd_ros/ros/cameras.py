@@ -42,6 +42,7 @@ class CameraInput:
     raw: bytes | None = None  # the newest message, not decoded yet
     image: np.ndarray | None = None  # of the newest message that was decoded
     stamp: int = 0  # ns, of that
+    refusal: str = ""  # why the newest message could not be decoded
 
 
 class CameraTopics:
@@ -80,6 +81,7 @@ class CameraTopics:
         images = {}
         for name, camera in self.inputs.items():
             assert camera.image is not None
+            camera.counts["used"] += 1
             images[name] = camera.image
         return images
 
@@ -89,21 +91,19 @@ class CameraTopics:
         try:
             if camera.raw is not None:
                 raw, camera.raw = camera.raw, None
-                camera.image, camera.stamp = None, 0
+                camera.image, camera.stamp, camera.refusal = None, 0, ""
                 camera.image, camera.stamp = see(camera, raw)
         except DataError as error:
-            camera.counts["refused"] += 1
-            return f"{where}: {error}"
+            camera.refusal = str(error)
         if camera.image is None:
-            camera.counts["missing"] += 1
-            return f"{where}: no image received yet"
+            camera.counts["refused" if camera.refusal else "missing"] += 1
+            return f"{where}: {camera.refusal or 'no image received yet'}"
         difference = (now - camera.stamp) * 1e-9
         if abs(difference) > self._max_difference:
             camera.counts["stale"] += 1
             side = "older" if difference > 0 else "newer"
             return (f"{where}: the newest image is {abs(difference):.3g} s {side} than the state, expected at most "
                     f"camera_max_difference, {self._max_difference:g} s")
-        camera.counts["used"] += 1
         return ""
 
     @staticmethod

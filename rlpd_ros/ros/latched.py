@@ -24,11 +24,15 @@ class LatchedSubscription:
     """
 
     def __init__(self, node: Node, topic: qos.Topic, callback: Callable[[Any], None], refusals: Refusals) -> None:
+        def receive(message: Any) -> None:
+            self._waits_since = time.monotonic()  # something does come
+            callback(message)
+
         self._node = node
-        self._subscribe = lambda: qos.subscription(node, topic, callback, refusals)
+        self._subscribe = lambda: qos.subscription(node, topic, receive, refusals)
         self._subscription = self._subscribe()
         self._patience = FIRST_PATIENCE
-        self._complete_at = time.monotonic()  # or subscribed at
+        self._waits_since = time.monotonic()
 
     def check(self, missing: bool) -> None:
         """Subscribe anew if the newest message has been ``missing`` for too long although the topic has a publisher.
@@ -36,12 +40,12 @@ class LatchedSubscription:
         To be called often, and from no callback of this subscription.
         """
         now = time.monotonic()
-        if not missing:
-            self._patience, self._complete_at = FIRST_PATIENCE, now
-        elif now - self._complete_at > self._patience and self._node.count_publishers(self._subscription.topic_name):
+        if not missing or not self._node.count_publishers(self._subscription.topic_name):
+            self._patience, self._waits_since = FIRST_PATIENCE, now
+        elif now - self._waits_since > self._patience:
             self._node.get_logger().warning(
                 f"{self._subscription.topic_name} has a publisher, but nothing of use has come for "
                 f"{self._patience:g} s: subscribing anew")
             self._node.destroy_subscription(self._subscription)
             self._subscription = self._subscribe()
-            self._patience, self._complete_at = min(2 * self._patience, LAST_PATIENCE), now
+            self._patience, self._waits_since = min(2 * self._patience, LAST_PATIENCE), now
