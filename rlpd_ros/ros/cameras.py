@@ -95,9 +95,12 @@ class CameraTopics:
                 camera.image, camera.stamp = see(camera, raw)
         except DataError as error:
             camera.refusal = str(error)
+        if camera.refusal:  # until another image comes
+            camera.counts["refused"] += 1
+            return f"{where}: {camera.refusal}"
         if camera.image is None:
-            camera.counts["refused" if camera.refusal else "missing"] += 1
-            return f"{where}: {camera.refusal or 'no image received yet'}"
+            camera.counts["missing"] += 1
+            return f"{where}: no image received yet"
         difference = (now - camera.stamp) * 1e-9
         if abs(difference) > self._max_difference:
             camera.counts["stale"] += 1
