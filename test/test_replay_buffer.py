@@ -241,5 +241,5 @@ def test_wrong_shapes_are_refused_and_nothing_changes():
 
 
 def test_more_than_the_machine_has_is_refused_with_what_fits():
-    with pytest.raises(ConfigError, match=r"takes .* GB, the machine has .* GB: set its capacity to at most \d+"):
+    with pytest.raises(ConfigError, match=r"takes .* GB, .* replay_buffer_capacity or .*, together to at most \d+"):
         ReplayBuffer(make_spec(cameras=2, side=1024), 100_000_000)
