@@ -245,6 +245,17 @@ def test_a_policy_sees_its_cameras_and_the_backbone_does_not_travel(tmp_path):
         policy.mode(params, replace(seen, images={"front": seen.images["front"]}))
 
 
+def test_all_that_acts_is_computed_in_full_precision():
+    """What a GPU would otherwise round, no other machine could reproduce."""
+    policy = policy_of(hybrid_gripper=True)
+    program = str(jax.make_jaxpr(policy._act_of)(
+        policy.init(0), policy._frozen, policy._inputs(observation(0)), jax.random.PRNGKey(0), np.float32(0)))
+    products = program.count("dot_general[") + program.count("conv_general_dilated[")
+    assert products > 20
+    assert program.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") + program.count(
+        "precision=HIGHEST") + program.count("precision=Precision.HIGHEST") == products
+
+
 def test_policies_with_different_backbones_refuse_one_another(tmp_path):
     from safetensors.numpy import save_file
 

@@ -239,6 +239,7 @@ def test_demonstrations_that_have_no_room_are_named_and_not_trained_without() ->
     world = World(require_demonstrations=True, demo_buffer_capacity=7)
     world.feed(1, 40)
     world.demonstrate(10)
+    assert len(world.warnings) == 1
     assert waiting(world).startswith("demo_buffer_capacity 7: expected room for the 10 transitions that")
 
 
@@ -249,5 +250,5 @@ def test_interventions_that_push_demonstrations_out_are_told_of_once() -> None:
     for sequence in range(1, 21):
         world.intake.receive(make_record(sequence, source=Source.INTERVENTION))
     (warning,) = world.warnings
-    assert warning.startswith("demo_buffer_capacity 10: the buffer is full: from now on interventions take the place")
+    assert warning.startswith("demo_buffer_capacity 10: the buffer is full: from now on the oldest demonstrations")
     assert world.learner.status().state == LearnerState.TRAINING

@@ -44,6 +44,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 # Parameters
 
 
+def test_the_backbones_file_is_found_from_anywhere(monkeypatch, tmp_path, write):
+    monkeypatch.chdir(tmp_path)
+    for configurations in (resolve([], overrides=["backbone=weights.safetensors"]),
+                           resolve([write("learner: {ros__parameters: {backbone: weights.safetensors}}")])):
+        assert configurations.get("learner", PolicyConfig).backbone == str(tmp_path / "weights.safetensors")
+    assert resolve([], overrides=["backbone=''"]).get("actor", PolicyConfig).backbone == ""
+
+
 def test_the_last_word_counts_defaults_preset_files_seed_overrides(write) -> None:
     first = write("learner: {ros__parameters: {discount: 0.5, tau: 0.1, batch_size: 64, max_steps: 7}}", "first.yaml")
     second = write("/**: {ros__parameters: {batch_size: 32}}\nactor: {ros__parameters: {seed: 3}}", "second.yaml")

@@ -10,7 +10,7 @@ from rlpd_ros.data.ledger import Account, Ledger
 from rlpd_ros.data.replay_buffer import ReplayBuffer
 from rlpd_ros.errors import DataError
 from rlpd_ros.status import LearnerReport
-from rlpd_ros.types import Source, SpaceSpec, TransitionRecord
+from rlpd_ros.types import Source, SpaceSpec, Transition, TransitionRecord
 from rlpd_ros.untrusted import printable
 
 MAX_MANIFESTS = 16  # sets of demonstrations that a run waits for
@@ -61,7 +61,7 @@ class Intake:
         """Take one transition of a demonstration. Demonstrations are not logged: they are in their bag."""
         if self._admit(record):
             for transition in self._assembler.add(record):
-                self._demos.insert(transition)
+                self._insert_demonstration(transition)
                 self._demonstrated += 1
 
     def restore(self, record: TransitionRecord) -> None:
@@ -87,12 +87,15 @@ class Intake:
         for transition in self._assembler.add(record):
             self._online.insert(transition)
             if transition.source is Source.INTERVENTION:  # is a demonstration as well (HIL-SERL, section III)
-                before = self._demos.stored
-                self._demos.insert(transition)
-                if self._demos.stored <= before and not self._warned_of_room:
-                    self._warned_of_room = True
-                    self._warn(f"demo_buffer_capacity {self._demos.capacity}: the buffer is full: from now on "
-                               "interventions take the place of the oldest demonstrations; raise it to keep both")
+                self._insert_demonstration(transition)
+
+    def _insert_demonstration(self, transition: Transition) -> None:
+        before = self._demos.stored
+        self._demos.insert(transition)
+        if self._demos.stored <= before and not self._warned_of_room:
+            self._warned_of_room = True
+            self._warn(f"demo_buffer_capacity {self._demos.capacity}: the buffer is full: from now on the oldest "
+                       "demonstrations make room for new ones and for interventions; raise it to keep them")
 
     def _admit(self, record: TransitionRecord) -> bool:
         account = self._next_of(record.session, record.sequence)

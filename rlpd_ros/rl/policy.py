@@ -157,16 +157,15 @@ class Policy:
 
         In full precision, which GPUs do not use by themselves: another machine must be able to reproduce it.
         """
-        key, now = jax.random.split(key)
+        key, now, whether, which = jax.random.split(key, 4)
         with jax.default_matmul_precision("float32"):
             seen = self._see(params, frozen, inputs)
             mean, log_std = distribution(self.network, _gaussian(params), seen)
-        action, _ = squash(mean, log_std, noise * jax.random.normal(now, mean.shape))
-        if self._grasp is not None:
-            whether, which = jax.random.split(jax.random.fold_in(now, 1))
-            explore = jax.random.bernoulli(whether, noise * self._config.grasp_epsilon)
-            best = grasp_q(self._grasp, params["grasp"], seen).argmax(-1)
-            action = with_grasp(action, jnp.where(explore, jax.random.randint(which, (), 0, GRASPS), best))
+            action, _ = squash(mean, log_std, noise * jax.random.normal(now, mean.shape))
+            if self._grasp is not None:
+                explore = jax.random.bernoulli(whether, noise * self._config.grasp_epsilon)
+                best = grasp_q(self._grasp, params["grasp"], seen).argmax(-1)
+                action = with_grasp(action, jnp.where(explore, jax.random.randint(which, (), 0, GRASPS), best))
         return action, key
 
 
