@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from rlpd_ros.diagnosis.collector import Collector
 from rlpd_ros.diagnosis.connection import MARKS, WIRES
 from rlpd_ros.diagnosis.evidence import CameraSight, Endpoint, Graph, LocalProcess, Machine, Mismatch
 from rlpd_ros.diagnosis.local import KNOWN, kind_of, processes
+from rlpd_ros.ros import middleware
 from rlpd_ros.status import HOST, ActorReport, ActorState, LearnerReport, LearnerState
 from rlpd_ros.types import EpisodeSummary, SpaceField, SpaceSpec
 
@@ -139,7 +141,8 @@ FAULTS = {
                 "actor": {"state": ActorState.WAITING_FOR_ARM}},
     "cameras often late": {"cameras": {"wrist": CameraSight(NOW - 1.0, True, False, "3 of the last 10 waited")}},
     "arm": {"actor": {"state": ActorState.WAITING_FOR_ARM}},
-    "buffers": {"machine": replace(MACHINE, shm_free=1000)},
+    "buffers": {"machine": replace(MACHINE, shm_free=1000, processes=(replace(PROCESSES[0], shared_memory=True),
+                                                                    *PROCESSES[1:]))},
     "buffers network": {"machine": replace(MACHINE, socket_buffer=1000), "actor": {"host": "another"}},
     "spaces": {"learner": {"space_difference": "order"}},
     "spaces arm": {"spaces": {OTHER.fingerprint: OTHER}},
@@ -327,6 +330,26 @@ def test_a_process_that_was_looked_at_before_its_exec_is_found_after_it(looks, f
         child.stdin.close()
     processes(strangers)
     assert str(child.pid) not in strangers  # another one may get its number
+
+
+@pytest.mark.parametrize("name", middleware.FILES)
+def test_shared_memory_may_be_used_where_the_profile_is_not(name):
+    own = use_of_shared_memory({name: middleware.profile()[name]})
+    assert (own, use_of_shared_memory({}), use_of_shared_memory({name: "/home/me/fastdds.xml"})) == (False, True, True)
+
+
+def use_of_shared_memory(choice: dict[str, str]) -> bool:
+    """Start what looks like a node, with ``choice`` as its middleware's files; return what is known of it."""
+    line = [sys.executable, "-c", "import sys; sys.stdin.readline()", "rlpd_ros", "--ros-args", "-r", "__node:=actor"]
+    environment = {key: value for key, value in os.environ.items() if key not in middleware.FILES}
+    with subprocess.Popen(line, stdin=subprocess.PIPE, env=environment | choice) as child:
+        found: list[LocalProcess] = []
+        deadline = time.monotonic() + 60.0
+        while not found:
+            found = [process for process in processes() if process.pid == child.pid]
+            assert time.monotonic() < deadline
+        child.stdin.close()
+    return found[0].shared_memory
 
 
 def test_this_host_is_the_one_that_reports_name():

@@ -6,20 +6,25 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from rlpd_ros.ros.middleware import use_profile
 
 VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
-SEGMENT = """
+LOOK = """
+import os, socket
+from contextlib import suppress
 from pathlib import Path
 import rclpy
 rclpy.init()
-node = rclpy.create_node("segment")
-maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
-mapped = [words[0].split("-") for words in maps if words[-1].startswith("/dev/shm/")]
-print(max(int(end, 16) - int(begin, 16) for begin, end in mapped))
+node = rclpy.create_node("looked_at")
+room = 0
+for number in map(int, os.listdir("/proc/self/fd")):
+    with suppress(OSError), socket.socket(fileno=os.dup(number)) as found:
+        room = max(room, found.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
+print("/dev/shm/fast" in Path("/proc/self/maps").read_text(), room)
 """
 
 
@@ -30,14 +35,17 @@ def nothing_chosen(monkeypatch):
 
 
 def test_fast_dds_takes_the_profile(domain):
-    def segment() -> int:
-        return int(subprocess.run([sys.executable, "-c", SEGMENT], check=True, capture_output=True, text=True).stdout)
+    def look() -> list[str]:
+        return subprocess.run([sys.executable, "-c", LOOK], check=True, capture_output=True, text=True).stdout.split()
 
     for name in VARIABLES:
         os.environ.pop(name)
-    usual = segment()
+    assert look()[0] == "True"
     use_profile()
-    assert segment() >= 2**23 > usual
+    shared_memory, room = look()
+    assert shared_memory == "False"
+    allowed = int(Path("/proc/sys/net/core/rmem_max").read_text())
+    assert int(room) == 2 * min(2**22, allowed)  # Linux doubles what it is asked for
 
 
 @pytest.mark.parametrize("name", VARIABLES)

@@ -129,6 +129,7 @@ class LocalProcess:
     stopped: bool = False  # by a signal or a debugger
     cpu: float = 0.0  # s of computing so far
     secured: bool = False  # DDS security is on, and enforced
+    shared_memory: bool = False  # its middleware may send through /dev/shm
 
 
 @dataclass(frozen=True)

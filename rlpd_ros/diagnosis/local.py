@@ -16,6 +16,7 @@ PROC = Path("/proc")
 KNOWN = 3  # looks at a process after which it is not taken for a node any more
 NETWORK = Path("/sys/class/net")
 KINDS = ("learner", "actor", "arm_driver", "demo_loader")
+PROFILE = "/rlpd_ros/config/fastdds.xml"  # has no shared memory
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -82,7 +83,9 @@ def _process(folder: Path, node: str, arguments: list[str]) -> LocalProcess:
         pid=int(folder.name), node=node, namespace=namespaces[0] if namespaces else "/",
         domain=int(environment.get("ROS_DOMAIN_ID") or 0), discovery=discovery.upper(),
         age=time.clock_gettime(time.CLOCK_BOOTTIME) - started, stopped=state in "Tt", cpu=cpu,
-        secured=(environment.get("ROS_SECURITY_ENABLE"), environment.get("ROS_SECURITY_STRATEGY")) == ("true", "Enforce"))
+        secured=(environment.get("ROS_SECURITY_ENABLE"), environment.get("ROS_SECURITY_STRATEGY")) == ("true", "Enforce"),
+        shared_memory=not any(environment.get(f"{name}_DEFAULT_PROFILES_FILE", "").endswith(PROFILE)
+                              for name in ("FASTRTPS", "FASTDDS")))
 
 
 def _networked() -> bool:

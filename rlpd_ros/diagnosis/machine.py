@@ -60,16 +60,15 @@ def clock(evidence: Evidence) -> Outcome:
 
 @check("buffers", Text("Buffers fit the messages", "缓冲区足够大"),
        Text("Small messages arrive, policies do not", "小消息能到，策略到不了"),
-       Text("Enlarge /dev/shm (docker run --shm-size=1g) or empty it of what killed nodes left (rm /dev/shm/*fast*, while "
-            "none runs); between machines, enlarge the socket buffer: "
-            "sysctl -w net.core.rmem_max=33554432.",
-            "增大 /dev/shm（docker run --shm-size=1g），或在没有节点运行时清除被杀节点的残留（rm /dev/shm/*fast*）；跨机器时增大套接字缓冲区：sysctl -w net.core.rmem_max=33554432。"))
+       Text("Start the nodes with config/fastdds.xml, which needs no /dev/shm, or enlarge that (docker run --shm-size=1g); "
+            "between machines, enlarge the socket buffer: sysctl -w net.core.rmem_max=33554432.",
+            "用不需要 /dev/shm 的 config/fastdds.xml 启动各节点，或增大 /dev/shm（docker run --shm-size=1g）；跨机器时增大套接字缓冲区：sysctl -w net.core.rmem_max=33554432。"))
 def buffers(evidence: Evidence) -> Outcome:
     machine, learner = evidence.machine, evidence.learner
     if learner is None or not learner.policy_bytes:
         return unknown("the size of the policy is not known", "策略大小未知")
     size, shm, socket = learner.policy_bytes, machine.shm_free, machine.socket_buffer
-    if shm is not None and shm < 2 * size:
+    if shm is not None and shm < 2 * size and any(process.shared_memory for process in machine.processes):
         return error(f"/dev/shm has {shm / 2**20:.1f} MiB free, a policy has {size / 2**20:.1f} MiB",
                      f"/dev/shm 仅剩 {shm / 2**20:.1f} MiB，一个策略有 {size / 2**20:.1f} MiB", shm_free=shm, policy_bytes=size)
     hosts = {learner.host, *(track.last.host for track in evidence.actor_tracks)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The middleware's profile: with Fast DDS's own, a large policy waits for room in shared memory, piece by piece."""
+"""The middleware's profile: with Fast DDS's own, who comes late is found late, and policies wait for room."""
 
 from __future__ import annotations
 

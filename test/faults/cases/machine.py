@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from system import DEADLINE, System
 
 from cases.case import REAL_TIME, at_50_hz, case, rewritten
+from rlpd_ros.ros import middleware
 from rlpd_ros.status import ActorState
 from rlpd_ros.types import Observation, SpaceField
 
@@ -40,6 +43,7 @@ def shared_memory_too_small(system: System) -> None:
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", "/dev/shm"], check=True)
     system.undo.callback(subprocess.run, ["umount", "-l", "/dev/shm"], check=False)
+    system.undo.enter_context(mock.patch.dict(os.environ, dict.fromkeys(middleware.FILES, "")))
     system.start_all()
     deadline = time.monotonic() + DEADLINE
     while not any(told["name"] == "buffers" and told["level"] != "STALE" for told in system.doctor()["checks"]):
