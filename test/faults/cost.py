@@ -28,15 +28,12 @@ def measure(folder: Path, demos: Path) -> list[Row]:
         system.start("monitor")
         system.wait_for_training(300)
         pid = system.nodes["monitor"].pid
-        shares: list[float] = []
+        shares = [window(system, pid)[1] for _ in range(WINDOWS // 2)]  # before it has to make up for any stop
         rates: dict[bool, list[float]] = {True: [], False: []}
         for i in range(2 * WINDOWS):
             watched = i % 2 == 0
             os.kill(pid, signal.SIGCONT if watched else signal.SIGSTOP)
-            rate, share = window(system, pid)
-            rates[watched].append(rate)
-            if watched:
-                shares.append(share)
+            rates[watched].append(window(system, pid)[0])
         os.kill(pid, signal.SIGCONT)
     ratios = [watched / unwatched for watched, unwatched in zip(rates[True], rates[False], strict=True)]
     low, middle, high = quantiles(ratios, n=4)
