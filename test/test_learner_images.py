@@ -14,7 +14,6 @@ from test_encoders import SPEC as SEEN
 from rlpd_ros import learner as learner_module
 from rlpd_ros.learner import FEATURES_AT_ONCE, Learner
 from rlpd_ros.rl.agent import Agent
-from rlpd_ros.rl.backbone import load_backbone
 from rlpd_ros.rl.checkpoint import CheckpointStore
 from rlpd_ros.rl.policy import Policy, verify
 from rlpd_ros.rl.sight import FeatureReplay
@@ -43,7 +42,7 @@ def life(session: str, seed: int) -> World:
     world = World(session=session)
     world.learner = Learner(
         LearnerConfig(**SETTINGS), Agent.create(SPEC, SMALL, AGENT, seed), POLICY, SPEC, world, session, "/runs/x",
-        lambda: world.now, lambda: 5_000_000, FeatureReplay(SPEC, load_backbone("").params, 2))
+        lambda: world.now, lambda: 5_000_000, FeatureReplay(SPEC, POLICY.backbone.params, 2))
     world.intake = world.learner.intake
     return world
 

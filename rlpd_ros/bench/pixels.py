@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 import jax
@@ -19,16 +21,17 @@ from rlpd_ros.data.replay_buffer import ReplayBuffer, symmetric_batches
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.backbone import load_backbone
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
+from rlpd_ros.rl.encoders import STAGES, feature_shape
 from rlpd_ros.rl.policy import Policy
 from rlpd_ros.rl.sight import FeatureReplay
 from rlpd_ros.settings import LearnerConfig
 from rlpd_ros.tables import Row
-from rlpd_ros.types import Observation, Source, Transition
+from rlpd_ros.types import Observation, Source, SpaceSpec, Transition
 
 CAMERAS = 2
+IMAGE = space(1).image_fields[0].shape
 SIZE = 2_000  # transitions in each buffer
-FEATURES = 8192  # of an image: 4 x 4 places, 512 channels
-RESNET_FLOPS = 580e6  # of the convolutions for one image
+RESNET_FLOPS = (228e6, 346e6, 463e6, 580e6)  # of the convolutions for one image, up to each stage
 PEER = {"replay": 20.0, "recompute": 0.4}  # critic steps per second that are asked for
 
 
@@ -46,28 +49,42 @@ class _Kept:
 
 def pixels(effort: Effort) -> Iterator[Row]:
     """Yield all that learning from images adds."""
-    spec, backbone = space(CAMERAS), load_backbone("").params
-    replay = FeatureReplay(spec, backbone, LearnerConfig().feature_shifts)
-    online, demos = (_filled(ReplayBuffer(spec, SIZE, _Kept(replay)), SIZE) for _ in range(2))
-    matmul, copy = speed_of_light("matmul"), speed_of_light("copy")
-    yield high("pixels, features replayed: critic steps", _update_rates(effort, online, demos), "1/s", PEER["replay"],
-               matmul / _critic_step_flops())
-    rng = np.random.default_rng(0)
+    config, spec = PolicyConfig(), space(CAMERAS)
+    yield from _critic_steps(effort, config)
+    yield from _critic_steps(effort, replace(config, backbone_stages=STAGES), f", all {STAGES} stages")
+    replay, online, demos = _kept(spec, config)
+    matmul, copy, rng = speed_of_light("matmul"), speed_of_light("copy"), np.random.default_rng(0)
     yield high("pixels, features replayed: batches of 256", rates(
         lambda: symmetric_batches(online, demos, 1, BATCH, rng), effort), "1/s", 400,
-        copy / (BATCH * 2 * CAMERAS * FEATURES))
+        copy / (BATCH * 2 * CAMERAS * prod(feature_shape(IMAGE, config.backbone_stages))))
     yield low("pixels: memory per 1,000 transitions", [1e-6 * ReplayBuffer(spec, 1000, replay).nbytes], "MB", 60)
     seen = [observation(spec, rng) for _ in range(16)]
     each = [1e3 / rate for rate in rates(lambda: jax.block_until_ready(replay(seen[int(rng.integers(16))])), effort)]
     yield low("pixels: features of an observation, once", each, "ms",
-              limit=1e3 * CAMERAS * LearnerConfig().feature_shifts * RESNET_FLOPS / matmul)
-    yield low("pixels: bytes per publication", [1e-6 * Policy(spec, PolicyConfig()).data_size], "MB", 10)
+              limit=1e3 * CAMERAS * LearnerConfig().feature_shifts * _flops_to_see(config) / matmul)
+    yield low("pixels: bytes per publication", [1e-6 * Policy(spec, config).data_size], "MB", 10)
     drawn, _ = result(begin(action_times, max(20, effort.samples // 5), CAMERAS))
-    yield from percentiles("pixels: act", np.array(drawn), (8.0, None), 1e3 * CAMERAS * RESNET_FLOPS / matmul)
+    yield from percentiles("pixels: act", np.array(drawn), (8.0, None), 1e3 * CAMERAS * _flops_to_see(config) / matmul)
+
+
+def _critic_steps(effort: Effort, config: PolicyConfig, what: str = "") -> Iterator[Row]:
+    matmul, spec = speed_of_light("matmul"), space(CAMERAS)
+    _, online, demos = _kept(spec, config)
+    yield high(f"pixels, features replayed{what}: critic steps", _update_rates(effort, online, demos, config), "1/s",
+               PEER["replay"], matmul / _flops_of_critic_step(config))
     online, demos = (_filled(ReplayBuffer(spec, BATCH), BATCH) for _ in range(2))
     brief = Effort(min(2, effort.repetitions), effort.seconds, effort.samples)
-    yield high("pixels, features recomputed: critic steps", _update_rates(brief, online, demos, backbone), "1/s",
-               PEER["recompute"], matmul / (_critic_step_flops() + 2 * CAMERAS * BATCH * RESNET_FLOPS))
+    backbone = load_backbone("", config.backbone_stages).params
+    yield high(f"pixels, features recomputed{what}: critic steps",
+               _update_rates(brief, online, demos, config, backbone), "1/s", PEER["recompute"],
+               matmul / (_flops_of_critic_step(config) + 2 * CAMERAS * BATCH * _flops_to_see(config)))
+
+
+def _kept(spec: SpaceSpec, config: PolicyConfig) -> tuple[FeatureReplay, ReplayBuffer, ReplayBuffer]:
+    """Return what keeps features, and two full buffers of such."""
+    replay = FeatureReplay(spec, load_backbone("", config.backbone_stages).params, LearnerConfig().feature_shifts)
+    online, demos = (_filled(ReplayBuffer(spec, SIZE, _Kept(replay)), SIZE) for _ in range(2))
+    return replay, online, demos
 
 
 def _filled(buffer: ReplayBuffer, size: int) -> ReplayBuffer:
@@ -82,9 +99,10 @@ def _filled(buffer: ReplayBuffer, size: int) -> ReplayBuffer:
     return buffer
 
 
-def _update_rates(effort: Effort, online: ReplayBuffer, demos: ReplayBuffer, backbone: Any = None) -> list[float]:
+def _update_rates(effort: Effort, online: ReplayBuffer, demos: ReplayBuffer, policy: PolicyConfig,
+                  backbone: Any = None) -> list[float]:
     config, rng = AgentConfig(), np.random.default_rng(0)
-    agent = Agent.create(online.spec, PolicyConfig(), config, 0, backbone)
+    agent = Agent.create(online.spec, policy, config, 0, backbone)
     info: dict[str, jax.Array] = {}
 
     def step() -> None:
@@ -99,9 +117,13 @@ def _update_rates(effort: Effort, online: ReplayBuffer, demos: ReplayBuffer, bac
     return measured
 
 
-def _critic_step_flops() -> float:
+def _flops_to_see(config: PolicyConfig) -> float:
+    return RESNET_FLOPS[config.backbone_stages - 1]
+
+
+def _flops_of_critic_step(config: PolicyConfig) -> float:
     """Return the arithmetic that a critic step needs at least: see ``Compression``; three ways forward, one back."""
-    config = PolicyConfig()
-    dense = 2 * BATCH * CAMERAS * 512 * config.spatial_embeddings * config.bottleneck_dim
-    embed = 2 * BATCH * CAMERAS * FEATURES * config.spatial_embeddings
+    channels, places = feature_shape(IMAGE, config.backbone_stages)
+    dense = 2 * BATCH * CAMERAS * channels * config.spatial_embeddings * config.bottleneck_dim
+    embed = 2 * BATCH * CAMERAS * channels * places * config.spatial_embeddings
     return (3 + 1 / AgentConfig().utd_ratio) * (dense + embed) + 2 * dense + embed

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from safetensors.numpy import load as load_safetensors
 
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.rl.config import FROZEN, PolicyConfig
-from rlpd_ros.rl.encoders import ResNet10
+from rlpd_ros.rl.encoders import STAGES, ResNet10
 from rlpd_ros.rl.pickled_arrays import read_pickled_arrays
 from rlpd_ros.types import SpaceSpec
 from rlpd_ros.untrusted import printable
@@ -45,17 +45,17 @@ def backbone_of(spec: SpaceSpec, config: PolicyConfig) -> Backbone | None:
     if config.backbone and not frozen:
         raise ConfigError(f"parameter 'backbone': expected none with encoder {config.encoder}, which is trained from "
                           f"random weights, found '{config.backbone}'")
-    return load_backbone(config.backbone) if spec.image_fields and frozen else None
+    return load_backbone(config.backbone, config.backbone_stages) if spec.image_fields and frozen else None
 
 
 @cache
-def load_backbone(path: str) -> Backbone:
-    """Read the weights of a ResNet10 from safetensors or from HIL-SERL's pickle; "" makes random ones.
+def load_backbone(path: str, stages: int = STAGES) -> Backbone:
+    """Read weights of a ResNet10's first ``stages`` from safetensors or from HIL-SERL's pickle; "" makes random ones.
 
     Arrays are named as in that pickle, e.g. ResNetBlock_0/Conv_0/kernel; safetensors may have dots for the slashes.
     What else the file holds, such as a classifier, is ignored. Raises DataError naming the file and the array.
     """
-    shapes = dict(_flat(jax.eval_shape(_initialised)))
+    shapes = dict(_flat(jax.eval_shape(partial(_initialised, stages))))
     if path:
         found, origin = _read(Path(path)), path
     else:
@@ -78,8 +78,8 @@ def load_backbone(path: str) -> Backbone:
     return Backbone(_nested(params), digest.hexdigest()[:16], origin)
 
 
-def _initialised() -> Any:
-    return ResNet10().init(jax.random.PRNGKey(0), np.zeros((1, 32, 32, 3), np.uint8))["params"]
+def _initialised(stages: int) -> Any:
+    return ResNet10(stages).init(jax.random.PRNGKey(0), np.zeros((1, 32, 32, 3), np.uint8))["params"]
 
 
 def _random_weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

@@ -27,6 +27,8 @@ class PolicyConfig:
                 "convolutional network that is trained", choices=(FROZEN, "resnet10", "small"))
     backbone: str = parameter(
         "", "weights of resnet10-frozen: a safetensors file or HIL-SERL's resnet10_params.pkl; none: random ones")
+    backbone_stages: int = parameter(
+        2, "stages of resnet10-frozen that are used: early ones see where things are, late ones what they are", 1, 4)
     spatial_embeddings: int = parameter(8, "learned weightings of the places in an image, per channel", 1, 64)
     bottleneck_dim: int = parameter(256, "numbers into which each camera's image is compressed", 1, 65536)
     proprio_dim: int = parameter(64, "units of the layer that sees the state, where there are images", 1, 65536)

@@ -19,8 +19,8 @@ from flax import linen as nn
 from rlpd_ros.rl.config import FROZEN, PolicyConfig
 from rlpd_ros.rl.layers import LayerNorm
 
-CHANNELS = 512  # of the ResNet's last feature maps
-STRIDE = 32  # pixels from one of their places to the next
+STAGES = 4  # of the ResNet
+FINEST = 16  # pixels from one place of frozen features to the next, at least: finer maps would take too much memory
 PAD = 4  # pixels by which a random shift may move an image, each way
 SMALL = 64  # places of feature maps that are multiplied rather than convolved
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, with which the file's weights were trained
@@ -37,8 +37,11 @@ class Features(NamedTuple):
 class ResNet10(nn.Module):
     """ResNet of four stages with one block each: uint8 images (n, h, w, 3) to maps (n, h / 32, w / 32, 512).
 
-    The names of the parameters are those of HIL-SERL's file.
+    The first s ``stages`` alone make maps (n, h / 2^(s + 1), w / 2^(s + 1), 2^(s + 5)). The names of the parameters are
+    those of HIL-SERL's file.
     """
+
+    stages: int = STAGES
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -46,7 +49,7 @@ class ResNet10(nn.Module):
         x = Convolution(64, 7, 2, [(3, 3), (3, 3)], name="conv_init")(x)
         x = nn.relu(_group_norm("norm_init")(x))
         x = nn.max_pool(x, (3, 3), (2, 2), "SAME")
-        for stage in range(4):
+        for stage in range(self.stages):
             x = ResNetBlock(64 * 2**stage, 1 if stage == 0 else 2, name=f"ResNetBlock_{stage}")(x)
         return x
 
@@ -159,6 +162,29 @@ class Encoder(nn.Module):
         return jnp.concatenate([*seen, state], axis=-1)
 
 
+def stages_of(backbone: Mapping[str, Any]) -> int:
+    """Return how many stages of a ResNet10 the parameters are of."""
+    return sum(name.startswith("ResNetBlock") for name in backbone)
+
+
+def feature_shape(image: tuple[int, ...], stages: int) -> tuple[int, int]:
+    """Return (channels, places) of frozen features of an ``image`` (h, w, 3)."""
+    stride = max(FINEST, 2 ** (stages + 1))
+    return 2 ** (stages + 5), prod(-(-side // stride) for side in image[:2])
+
+
+def frozen_features(backbone: Mapping[str, Any], images: Mapping[str, Any]) -> dict[str, Features]:
+    """Return what the frozen stages of a ResNet10 see in images (..., h, w, 3): see ``feature_shape``."""
+    stages = stages_of(backbone)
+    window = (max(1, FINEST // 2 ** (stages + 1)),) * 2
+
+    def network(images: jax.Array) -> jax.Array:
+        maps = ResNet10(stages).apply({"params": backbone}, images)
+        return nn.avg_pool(maps, window, window, "SAME", count_include_pad=False)
+
+    return see(network, images)
+
+
 def see(network: Any, images: Mapping[str, Any]) -> dict[str, Features]:
     """Return what ``network`` makes of images (..., h, w, 3): all cameras at once where they have one shape."""
     shapes = {name: image.shape for name, image in images.items()}
@@ -199,13 +225,13 @@ def pack(maps: jax.Array) -> jax.Array:
     return jnp.concatenate([codes.reshape(len(maps), -1), scale], axis=1)
 
 
-def unpack(data: jax.Array) -> Features:
-    """Return what ``pack`` made bytes (..., feature_bytes) of: uint8 maps (..., 512, places) and their scale (...)."""
+def unpack(data: jax.Array, stages: int) -> Features:
+    """Return what ``pack`` made bytes (..., feature_bytes) of: uint8 maps (..., *feature_shape) and a scale (...)."""
     codes = data[..., :-_SCALE_BYTES]
     scale = jax.lax.bitcast_convert_type(data[..., -_SCALE_BYTES:], jnp.float32)
-    return Features(codes.reshape(*codes.shape[:-1], CHANNELS, -1), scale)
+    return Features(codes.reshape(*codes.shape[:-1], 2 ** (stages + 5), -1), scale)
 
 
-def feature_bytes(shape: tuple[int, ...]) -> int:
-    """Return how many bytes ``pack`` makes of an image of ``shape`` (h, w, 3)."""
-    return CHANNELS * prod(-(-side // STRIDE) for side in shape[:2]) + _SCALE_BYTES
+def feature_bytes(image: tuple[int, ...], stages: int) -> int:
+    """Return how many bytes ``pack`` makes of the frozen features of an ``image`` (h, w, 3)."""
+    return prod(feature_shape(image, stages)) + _SCALE_BYTES

@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from rlpd_ros.errors import ConfigError
 from rlpd_ros.rl.config import FROZEN, AgentConfig, PolicyConfig
-from rlpd_ros.rl.encoders import CHANNELS, STRIDE, Encoder, Features
+from rlpd_ros.rl.encoders import Encoder, Features, feature_shape
 from rlpd_ros.rl.layers import MLP
 from rlpd_ros.types import SpaceSpec
 
@@ -109,8 +109,8 @@ def init_encoder(spec: SpaceSpec, encoder: Encoder, key: jax.Array) -> Params:
     """Return fresh parameters of what sees; none without cameras."""
     observations: dict[str, Any] = {"state": jnp.zeros(spec.state_size)}
     for f in spec.image_fields:
-        places = int(np.prod([-(-side // STRIDE) for side in f.shape[:2]]))
-        observations[f.name] = (Features(jnp.zeros((CHANNELS, places)), jnp.ones(()))
+        shape = feature_shape(f.shape, encoder.config.backbone_stages)
+        observations[f.name] = (Features(jnp.zeros(shape), jnp.ones(()))
                                 if encoder.config.encoder == FROZEN else jnp.zeros(f.shape, jnp.uint8))
     return encoder.init(key, observations).get("params", {})
 

@@ -14,6 +14,7 @@ import numpy as np
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.backbone import backbone_of
 from rlpd_ros.rl.config import PolicyConfig
+from rlpd_ros.rl.encoders import frozen_features
 from rlpd_ros.rl.networks import (
     GRASPS,
     Params,
@@ -28,7 +29,6 @@ from rlpd_ros.rl.networks import (
     squash,
     with_grasp,
 )
-from rlpd_ros.rl.sight import frozen_features
 from rlpd_ros.types import Observation, PolicySnapshot, SpaceSpec, expect_shape, fingerprint
 from rlpd_ros.untrusted import parse_json, printable
 

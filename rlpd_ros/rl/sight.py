@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,16 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlpd_ros.rl.config import FROZEN
-from rlpd_ros.rl.encoders import PAD, Encoder, Features, ResNet10, feature_bytes, pack, random_shift, see, unpack
+from rlpd_ros.rl.encoders import (
+    PAD,
+    Encoder,
+    Features,
+    feature_bytes,
+    frozen_features,
+    pack,
+    random_shift,
+    stages_of,
+    unpack,
+)
 from rlpd_ros.types import Observation, SpaceSpec
 
 Params = Any
 IMAGES_AT_ONCE = 8  # that a loop over many sees: their feature maps fit a processor's cache
-
-
-def frozen_features(backbone: Params, images: Mapping[str, Any]) -> dict[str, Features]:
-    """Return what the frozen network sees in images (..., h, w, 3)."""
-    return see(partial(ResNet10().apply, {"params": backbone}), images)
 
 
 def prepare(encoder: Encoder, backbone: Params, observations: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
@@ -34,7 +38,7 @@ def prepare(encoder: Encoder, backbone: Params, observations: Mapping[str, Any],
     for i, name in enumerate(encoder.cameras):
         stored = observations[name]
         if encoder.config.encoder == FROZEN and not backbone:
-            prepared[name] = unpack(stored)
+            prepared[name] = unpack(stored, encoder.config.backbone_stages)
             continue
         leading, shape = stored.shape[:-3], stored.shape[-3:]
         images = stored.reshape(-1, *shape)
@@ -56,7 +60,7 @@ class FeatureReplay:
     """
 
     def __init__(self, spec: SpaceSpec, backbone: Params, shifts: int) -> None:
-        self.shapes = {f.name: (shifts, feature_bytes(f.shape)) for f in spec.image_fields}
+        self.shapes = {f.name: (shifts, feature_bytes(f.shape, stages_of(backbone))) for f in spec.image_fields}
         self._backbone = jax.device_put(backbone)
         self._shifts = shifts
         self._compute = jax.jit(_packed_features)
