@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlpd_ros.errors import ConfigError
+from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 from rlpd_ros.rl.losses import grasp_loss, grasp_of, grasp_target
-from rlpd_ros.rl.policy import Policy
+from rlpd_ros.rl.policy import Policy, make_snapshot, verify
 from rlpd_ros.types import Batch, Observation, SpaceField, SpaceSpec
 
 SPEC = SpaceSpec("test", (SpaceField.box("state", [-1] * 2, [1] * 2),),
@@ -55,6 +55,26 @@ def test_it_closes_holds_or_opens_and_explores_as_often_as_it_shall():
         others = np.mean([action[-1] != greedy[-1] for action in drawn])
         assert others == pytest.approx(epsilon * 2 / 3, abs=0.1)
         assert len({action[0] for action in drawn}) > 290
+
+
+def test_choices_of_the_same_worth_are_no_difference_and_others_are():
+    policy, seen = Policy(SPEC, CONFIG), Observation(np.array([0.1, 0.2], np.float32))
+    params = jax.tree.map(np.array, policy.init(0))
+    bias = params["grasp"]["mlp"]["q"]["bias"]
+    worth = np.asarray(policy._grasp_worth(params, {}, policy._inputs(seen)))
+    bias += np.float32([3.0, 3.0, 1.0]) - worth
+    for gap, same in ((0.0, True), (3e-6, True), (0.3, False)):
+        params["grasp"]["mlp"]["q"]["bias"] = bias + np.float32([gap, 0.0, 0.0])
+        snapshot = make_snapshot(policy, params, SPEC, seen, session="learner", version=1, gradient_step=1)
+        for choice in (-1, 0, 1):
+            theirs = replace(snapshot, probe_action=np.append(snapshot.probe_action[:-1], np.float32(choice)))
+            if choice == -1 or (choice == 0 and same):
+                assert verify(theirs, policy, SPEC)[1] < 1e-5
+            else:
+                with pytest.raises(DataError, match="probe: learner's action"):
+                    verify(theirs, policy, SPEC)
+    with pytest.raises(DataError, match="probe: learner's action"):  # nothing that a gripper does
+        verify(replace(snapshot, probe_action=np.append(snapshot.probe_action[:-1], np.float32(0.5))), policy, SPEC)
 
 
 def test_a_space_without_a_gripper_is_refused():

@@ -114,7 +114,8 @@ def test_every_setting_of_the_network_enters_the_fingerprint():
     others: dict[str, Any] = {
         "hidden_dims": (16, 9), "activation": "relu", "layer_norm": False, "normalize_observations": True,
         "log_std_min": -5.0, "log_std_max": 0.0}
-    images = {"encoder", "backbone", "spatial_embeddings", "bottleneck_dim", "proprio_dim"}  # see test_encoders.py
+    images = {"encoder", "backbone", "backbone_stages", "spatial_embeddings", "bottleneck_dim",
+              "proprio_dim"}  # see test_encoders.py
     gripper = {"hybrid_gripper", "grasp_hidden_dims", "grasp_epsilon"}
     assert others.keys() == vars(CONFIG).keys() - images - gripper
     fingerprints = {Policy(SPEC, replace(CONFIG, **{name: value})).fingerprint for name, value in others.items()}

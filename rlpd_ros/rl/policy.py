@@ -63,11 +63,13 @@ class Policy:
         layout = [[path, shape, "float32"] for path, shape in self._layout]
         self.fingerprint = fingerprint(self.description + json.dumps(layout))
         self._act = jax.jit(self._act_of)
+        self._grasp_worth = jax.jit(self._grasp_worth_of)
         self._no_key = jax.random.PRNGKey(0)
 
     def _describe(self) -> dict[str, Any]:
         config, spec = asdict(self._config), self._spec
         without = {"backbone"}  # its content counts, wherever it lies
+        without |= set() if self.backbone else {"backbone_stages"}
         without |= set() if spec.image_fields else {"encoder", "spatial_embeddings", "bottleneck_dim", "proprio_dim"}
         without |= set() if self._grasp else {"hybrid_gripper", "grasp_hidden_dims", "grasp_epsilon"}
         description = {
@@ -104,6 +106,20 @@ class Policy:
         """Return an action drawn from the policy, as ``mode`` does, and the random key for the next call."""
         action, key = self._act(params, self._frozen, self._inputs(observation), key, np.float32(1))
         return np.asarray(action), key
+
+    def difference(self, params: Params, observation: Observation, action: np.ndarray) -> float:
+        """Return the largest difference between ``action`` and the greedy one.
+
+        Where a discrete gripper's choices differ, it is what they are worth that counts, relative to the largest Q
+        value: of two that are equal, either may come out on another machine. Raises DataError for another shape.
+        """
+        ours = self.mode(params, observation)
+        expect_shape("probe action", action, ours.shape)
+        differences = np.abs(ours - action)
+        if self._grasp is not None and differences[-1] > 0 and action[-1] in (-1, 0, 1):
+            worth = np.asarray(self._grasp_worth(params, self._frozen, self._inputs(observation)))
+            differences[-1] = (worth.max() - worth[int(action[-1]) + 1]) / max(1.0, np.abs(worth).max())
+        return float(differences.max())
 
     def compile(self) -> None:
         """Compile what ``mode`` and ``sample`` compute now, so that no control step has to wait for it."""
@@ -168,6 +184,11 @@ class Policy:
                 action = with_grasp(action, jnp.where(explore, jax.random.randint(which, (), 0, GRASPS), best))
         return action, key
 
+    def _grasp_worth_of(self, params: Params, frozen: Params, inputs: dict[str, Any]) -> jax.Array:
+        assert self._grasp is not None
+        with jax.default_matmul_precision("float32"):
+            return grasp_q(self._grasp, params["grasp"], self._see(params, frozen, inputs))
+
 
 def _gaussian(params: Params) -> Params:
     return {"mlp": params["mlp"]}
@@ -195,8 +216,8 @@ def make_snapshot(policy: Policy, params: Params, spec: SpaceSpec, probe: Observ
 def verify(snapshot: PolicySnapshot, policy: Policy, spec: SpaceSpec) -> tuple[Params, float]:
     """Return the snapshot's parameters and the probe's error if all evidence holds.
 
-    Compares, in this order: network, size of the data, space, checksum, finiteness, probe (the largest difference
-    between the learner's and our own greedy action). Raises DataError naming what disagreed, with both values.
+    Compares, in this order: network, size of the data, space, checksum, finiteness, probe (the learner's greedy action
+    with our own: see ``Policy.difference``). Raises DataError naming what disagreed, with both values.
     """
     what = f"policy version {snapshot.version} refused"
     if snapshot.network_fingerprint != policy.fingerprint:
@@ -217,14 +238,13 @@ def verify(snapshot: PolicySnapshot, policy: Policy, spec: SpaceSpec) -> tuple[P
                         "the data was damaged on its way")
     try:
         params = policy.deserialize(snapshot.data)
-        action = policy.mode(params, snapshot.probe)
-        expect_shape("probe action", snapshot.probe_action, action.shape)
+        error = policy.difference(params, snapshot.probe, snapshot.probe_action)
     except DataError as reason:
         raise DataError(f"{what}: {reason}") from None
-    error = float(np.max(np.abs(action - snapshot.probe_action)))
     if not error <= PROBE_TOLERANCE:  # NaN too
+        ours = policy.mode(params, snapshot.probe)
         raise DataError(f"{what}: probe: learner's action {_short(snapshot.probe_action)}, actor's action "
-                        f"{_short(action)}, difference {error:.3g}, allowed {PROBE_TOLERANCE:.0e}: "
+                        f"{_short(ours)}, difference {error:.3g}, allowed {PROBE_TOLERANCE:.0e}: "
                         "the two networks compute different things")
     return params, error
 
