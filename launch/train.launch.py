@@ -7,16 +7,13 @@ nodes:=learner,demo_loader,monitor`` on one, ``nodes:=arm_driver,actor`` on the 
 
 import json
 import subprocess
-import time
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction
-from launch.events import Shutdown
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
 
-from rlpd_ros.errors import USER_ERROR
-from rlpd_ros.graph import MAX_RESPAWNS, RESPAWN_DELAY, RESPAWN_WINDOW, train_graph
+from rlpd_ros.graph import train_graph
+from rlpd_ros.launching import split, to_action
 
 ARGUMENTS = {
     "params_file": ("", "ROS parameter files, separated by commas; the last one wins"),
@@ -63,29 +60,3 @@ def prepare(values, nodes) -> dict:
     if done.returncode:
         raise RuntimeError(done.stderr.strip())
     return json.loads(done.stdout)
-
-
-def to_action(process, log_level) -> Node:
-    """Turn one process of the graph into a launch action."""
-    exits = []
-
-    def on_exit(event, _context):
-        now = time.monotonic()
-        exits[:] = [at for at in exits if now - at < RESPAWN_WINDOW] + [now]
-        final = event.returncode == USER_ERROR or (process.required and event.returncode == 0)
-        if final or not process.respawn or len(exits) > MAX_RESPAWNS:
-            reason = f"{process.name} ended with status {event.returncode}: stopping all"
-            return [LogInfo(msg=reason), EmitEvent(event=Shutdown(reason=reason))]
-        return None
-
-    return Node(
-        package="rlpd_ros", executable=process.executable, name=process.name, namespace=process.namespace,
-        parameters=[*process.parameter_files, *([process.parameters] if process.parameters else [])],
-        remappings=list(process.remaps.items()), additional_env=process.environment,
-        ros_arguments=["--log-level", log_level, *process.enclave_arguments],
-        respawn=process.respawn, respawn_delay=RESPAWN_DELAY, on_exit=on_exit, output="screen", emulate_tty=True)
-
-
-def split(text) -> tuple:
-    """Return the parts of a list that is written with commas."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())

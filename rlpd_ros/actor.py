@@ -94,6 +94,7 @@ class Actor:
         self._offered: tuple[PolicySnapshot, Params, float] | None = None  # waits for the end of an evaluation
         self._newest_version = 0
         self._over = ""  # why training has ended, as the learner says
+        self._plays = False
         self._run_steps = 0  # training steps that the learner knows of, those of earlier lives and other actors too
 
         self._current: TimeStep | None = None
@@ -161,6 +162,20 @@ class Actor:
             self._apply(snapshot, *proven)
             self._try_answer()
 
+    def play(self, snapshot: PolicySnapshot) -> None:
+        """Act greedily on this policy for ``eval_episodes`` episodes, of which nothing is sent, then hold still.
+
+        Raises DataError if it is not what it says.
+        """
+        self._plays = True
+        self._evaluation = Evaluation(1, self.config)
+        self._newest_version = self.report.newest_version = snapshot.version
+        self._apply(snapshot, *verify(snapshot, self._policy, self.spec))
+
+    @property
+    def has_played(self) -> bool:
+        return self._plays and self._evaluation is None
+
     def acknowledge(self, ack: Acknowledgement) -> None:
         """Take the learner's receipt and the step budget that comes with it.
 
@@ -175,7 +190,7 @@ class Actor:
     def hear(self, learner: LearnerReport) -> None:
         """Take the learner's status: when training is over, the arm holds still, until it goes on."""
         over = learner.state in (LearnerState.FINISHED, LearnerState.FAILED)
-        self._over = learner.text or "the learner has stopped" if over else ""
+        self._over = f"training is over: {learner.text or 'the learner has stopped'}" if over else ""
 
     def intervene(self, action: np.ndarray) -> None:
         """Take a person's action, normalised to [-1, 1]; it goes before the policy's for a short while.
@@ -300,8 +315,8 @@ class Actor:
 
     def _end_episode(self, last: TimeStep) -> None:
         evaluation = self._evaluation
+        helped = self._sources[Source.INTERVENTION] > 0  # then it is not the policy that succeeded
         if evaluation is not None:
-            helped = self._sources[Source.INTERVENTION] > 0  # then it is not the policy that succeeded
             evaluation.record(last.success and not helped)
         else:
             self.report.episodes += 1
@@ -319,7 +334,12 @@ class Actor:
             policy_actions=self._sources[Source.POLICY], random_actions=self._sources[Source.RANDOM],
             intervention_actions=self._sources[Source.INTERVENTION],
             duration=self._clock() - self._episode_started))
+        if evaluation is not None and self._plays:
+            outcome = f"{'success' if last.success else 'no success'}{' with help' if helped else ''}"
+            self._out.say(f"episode {evaluation.episodes}: {outcome} after {self._steps} steps, return "
+                          f"{self._return:.3f}; {evaluation.successes} of {evaluation.episodes} successful")
         if evaluation is not None and evaluation.done:
+            self._over = "all episodes have been played" if self._plays else self._over
             self._evaluation = None
             self._episodes_since_evaluation = 0
             if self._offered is not None:
@@ -348,7 +368,7 @@ class Actor:
     def _describe(self) -> tuple[ActorState, str]:
         waits_for = self._waits_for()
         if waits_for is ActorState.FINISHED:
-            return waits_for, f"holding still: training is over: {self._over}"
+            return waits_for, f"holding still: {self._over}"
         if waits_for is ActorState.WAITING_FOR_POLICY:
             if self.report.refusal:
                 return waits_for, f"holding still: the learner's policy was refused: {self.report.refusal}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from rlpd_ros.enclaves import enclave_arguments
 from rlpd_ros.errors import ConfigError
 from rlpd_ros.ros.middleware import profile
+from rlpd_ros.runs import RunDirectory
 
 RESPAWN_DELAY = 1.0  # s
 MAX_RESPAWNS = 5  # of one process within RESPAWN_WINDOW: then something is wrong that starting again does not mend
@@ -47,6 +48,16 @@ class Process:
     def environment(self) -> dict[str, str]:
         """Return the environment variables to start it with, besides those that there are."""
         return profile()
+
+
+def play_graph(run: str | Path, parameter_files: tuple[str, ...] = (), episodes: int = 0,
+               namespace: str = "") -> list[Process]:
+    """Return the processes that move an arm with the policy of a finished run; ``episodes``: 0 for no end."""
+    directory = RunDirectory(Path(run).absolute())
+    files = (str(directory.parameters), *parameter_files)
+    actor: dict[str, object] = {"policy": str(directory.policy), "episodes": episodes, "run": ""}
+    return [Process("arm_driver", "arm_driver", namespace, {}, files),
+            Process("actor", "actor", namespace, actor, files, required=True)]
 
 
 SHARED = ("transitions", "transitions_ack", "policy_params", "actor_status", "learner_status", "episode")

@@ -45,6 +45,8 @@ class ActorNodeConfig:
     run: str = parameter("", "run directory: the spool is kept there")
     spool_folder: str = parameter("", "keep the spool there and not in the run directory; both empty: there is none")
     spool_limit: float = parameter(10_000.0, "MB (10^6 bytes) that the spool may take", low=0.0)
+    policy: str = parameter("", "policy file of a run: act on it greedily, without a learner; empty: the learner's")
+    episodes: int = parameter(0, "of that policy, then end; 0: until stopped", low=0)
 
 
 @dataclass(frozen=True)

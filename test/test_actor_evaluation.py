@@ -52,6 +52,41 @@ def test_evaluation_is_greedy_with_one_version_and_not_stored() -> None:
     assert (world.episodes[-1].evaluation, world.episodes[-1].evaluation_id) == (True, 2)
 
 
+def test_a_policy_that_is_played_acts_greedily_and_nothing_is_sent() -> None:
+    world = World(eval_episodes=3, eval_min_episodes=3, random_steps=100, eval_every=0)
+    world.actor.play(snapshot(2))
+    for i in range(3):
+        assert not world.actor.has_played
+        world.begin()
+        if i == 1:
+            world.actor.intervene(np.zeros(3))
+        world.advance()
+        world.now += 1.0
+        world.advance(truncated=True, success=i > 0, reward=1.5)
+    assert [e.evaluation_successes for e in world.episodes] == [0, 0, 1]
+    assert [line.split("; ") for line in world.said if line.startswith("episode")] == [
+        ["episode 1: no success after 2 steps, return 1.500", "0 of 1 successful"],
+        ["episode 2: success with help after 2 steps, return 1.500", "0 of 2 successful"],
+        ["episode 3: success after 2 steps, return 1.500", "1 of 3 successful"]]
+    played = [a for a in world.actions if a.source is not Source.INTERVENTION]
+    assert {(a.policy_version, a.source) for a in played} == {(2, Source.POLICY)}
+    np.testing.assert_array_equal(played[0].action, POLICY.mode(PARAMS[2], state(1, 0)))
+    assert world.actor.has_played
+    done = len(world.actions)
+    world.begin()
+    assert len(world.actions) == done
+    assert waits_for(world) == (ActorState.FINISHED, "holding still: all episodes have been played")
+    assert world.sent == []
+
+
+def test_a_policy_that_is_not_what_it_says_is_not_played() -> None:
+    world = World()
+    with pytest.raises(DataError, match="checksum"):
+        world.actor.play(snapshot(2, checksum="0"))
+    world.begin()
+    assert world.actions == []
+
+
 @pytest.mark.parametrize(("outcomes", "episodes"), [
     ("1" * 20, 20),  # reached only at the end
     ("0" + "1" * 19, 20),  # 95 % of 20 allows one failure

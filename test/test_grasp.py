@@ -42,12 +42,15 @@ def test_what_the_gripper_did_is_the_nearest_of_three():
 
 def test_it_closes_holds_or_opens_and_explores_as_often_as_it_shall():
     seen = Observation(np.array([0.1, 0.2], np.float32))
-    for epsilon in (0.0, 0.5):
+    for epsilon in (0.0, 0.5, 1.0):
         policy = Policy(SPEC, replace(CONFIG, grasp_epsilon=epsilon))
         params = policy.init(0)
         greedy = policy.mode(params, seen)
         assert greedy.shape == (3,)
-        assert greedy[-1] in (-1, 0, 1)
+        for i in range(20):
+            other = Observation(np.array([i / 20, 0.2], np.float32))
+            worth = np.asarray(policy._grasp_worth(params, {}, policy._inputs(other)))
+            assert policy.mode(params, other)[-1] == worth.argmax() - 1
         key, drawn = jax.random.PRNGKey(0), []
         for _ in range(300):
             action, key = policy.sample(params, seen, key)

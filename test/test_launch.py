@@ -19,10 +19,15 @@ from pathlib import Path
 
 import pytest
 
+from rlpd_ros.arm.config import ArmConfig
+from rlpd_ros.arm.factory import make_arm_alone
 from rlpd_ros.cli.runner import ros_domain
+from rlpd_ros.exported_policy import save_policy
 from rlpd_ros.graph import MAX_RESPAWNS
+from rlpd_ros.rl.config import PolicyConfig
+from rlpd_ros.rl.policy import Policy, make_snapshot
 
-FILE = Path(__file__).parents[1] / "launch" / "train.launch.py"
+FOLDER = Path(__file__).parents[1] / "launch"
 ARM = ["nodes:=arm_driver"]
 needs_launch = pytest.mark.skipif(shutil.which("ros2") is None, reason="no `ros2 launch`: ROS 2 comes from wheels here")
 
@@ -70,22 +75,24 @@ def test_prepare_refuses_in_one_line(tmp_path, arguments, expected):
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_arguments_that_are_used_are_those_declared():
-    tree = ast.parse(FILE.read_text())
+@pytest.mark.parametrize("name", ["train", "play"])
+def test_the_arguments_that_are_used_are_those_declared(name):
+    text = (FOLDER / f"{name}.launch.py").read_text()
+    tree = ast.parse(text)
     declared = next(ast.literal_eval(node.value) for node in tree.body
                     if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ARGUMENTS")
-    used = set(re.findall(r'values\["(\w+)"\]', FILE.read_text()))
+    used = set(re.findall(r'values\["(\w+)"\]', text))
     used |= {name for node in ast.walk(tree) if isinstance(node, ast.For) for name in ast.literal_eval(node.iter)}
     assert used == set(declared)
     assert all(len(text) > 5 for _, text in declared.values())
 
 
 class Launched:
-    """A running ``ros2 launch rlpd_ros train.launch.py`` and what it prints."""
+    """A running ``ros2 launch rlpd_ros ...`` and what it prints."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, file: str = "train.launch.py") -> None:
         self.process = subprocess.Popen(
-            ["ros2", "launch", "rlpd_ros", "train.launch.py", *arguments], cwd=folder, text=True,
+            ["ros2", "launch", "rlpd_ros", file, *arguments], cwd=folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         self.text = ""
         self._lines: queue.Queue[str] = queue.Queue()
@@ -113,8 +120,8 @@ class Launched:
 @pytest.fixture
 def start(tmp_path):
     with ros_domain(), contextlib.ExitStack() as stack:
-        def launch(*arguments: str) -> Launched:
-            launched = Launched(tmp_path, *arguments)
+        def launch(*arguments: str, **options: str) -> Launched:
+            launched = Launched(tmp_path, *arguments, **options)
             stack.callback(stop, launched)
             return launched
         yield launch
@@ -181,6 +188,19 @@ def test_wrong_arguments_end_it_before_anything_starts(start, tmp_path):
     assert launched.wait() != 0
     assert "process started" not in launched.text
     assert not (tmp_path / "runs").exists()
+
+
+@needs_launch
+def test_a_policy_is_played(start, tmp_path):
+    prepare(tmp_path, "--run=first", "--demos", "none")
+    start("run:=runs/first", file="play.launch.py").expect("first/policy.params: cannot read the policy: No such file")
+    with contextlib.closing(make_arm_alone(ArmConfig())) as arm:
+        policy = Policy(arm.spec, PolicyConfig())
+        save_policy(tmp_path / "runs" / "first" / "policy.params", make_snapshot(
+            policy, policy.init(0), arm.spec, arm.reset(), session="learner", version=1, gradient_step=1))
+    launched = start("run:=runs/first", "episodes:=1", file="play.launch.py")
+    launched.expect(r"episode 1: (no )?success after \d+ steps")
+    launched.wait()
 
 
 @needs_launch

@@ -198,6 +198,27 @@ def test_the_trained_policy_is_evaluated_in_a_process_of_its_own(finished):
     assert (figures["episodes"], figures["policy_version"], figures["gradient_step"]) == (5, 7, 60)
 
 
+def test_the_trained_policy_is_played_by_the_nodes(copy, tmp_path):
+    spooled, logged = (len(list(folder.rglob("*"))) for folder in (copy.spool, copy.transitions))
+    played = subprocess.run(["rlpd", "play", "runs/x", "--episodes", "2"], cwd=tmp_path, capture_output=True, text=True,
+                            check=False, timeout=DEADLINE)
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert re.search(r"actor \| .*version 7, learner step 60", played.stdout)
+    episodes = re.findall(r"actor \| .*episode (\d+): (?:no )?success after \d+ steps", played.stdout)
+    assert episodes == ["1", "2"]
+    assert "random" not in played.stdout.lower()
+    assert (len(list(copy.spool.rglob("*"))), len(list(copy.transitions.rglob("*")))) == (spooled, logged)
+
+
+def test_a_policy_of_another_network_is_not_played(copy, tmp_path):
+    (tmp_path / "other.yaml").write_text("/**: {ros__parameters: {hidden_dims: [17]}}\n")
+    played = subprocess.run(["rlpd", "play", "runs/x", "--config", "other.yaml"], cwd=tmp_path, capture_output=True,
+                            text=True, check=False, timeout=DEADLINE)
+    assert played.returncode == 2, played.stdout + played.stderr
+    assert "parameter 'policy': policy version 7 refused: network fingerprint" in played.stdout
+    assert "Traceback" not in played.stdout + played.stderr
+
+
 def test_a_finished_run_can_be_continued(train, copy, spec):
     before = copy.read_summary()
     training = train("--resume", "runs/x", **{"learner.max_steps": "140"})  # needs more than what the log has

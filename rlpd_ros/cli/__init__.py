@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``rlpd train | record | eval | report | doctor | security | bench``."""
+"""The command line: ``rlpd train | record | eval | play | report | doctor | security | bench``."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_record(commands)
     _add_eval(commands)
+    _add_play(commands)
     _add_report(commands)
     _add_doctor(commands)
     _add_security(commands)
@@ -79,6 +80,17 @@ def _add_eval(commands) -> None:
     parser.add_argument("--seed", type=int, default=10_000, help="of the start positions (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run_command=_lazily("evaluate"))
+
+
+def _add_play(commands) -> None:
+    parser = commands.add_parser("play", help="move the arm by a run's policy, with its nodes and cameras")
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument("--episodes", type=int, default=0, help="greedy ones; 0: until Ctrl-C (default: %(default)s)")
+    parser.add_argument("--config", action="append", default=[], metavar="FILE",
+                        help="ROS parameter file (YAML) that goes before the run's parameters; may be repeated")
+    parser.add_argument("--namespace", default="", help="of both nodes")
+    parser.add_argument("--across-hosts", action="store_true", help="let other machines take part (ROS discovery)")
+    parser.set_defaults(run_command=_lazily("play"))
 
 
 def _add_report(commands) -> None:

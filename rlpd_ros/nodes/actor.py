@@ -6,6 +6,8 @@ from __future__ import annotations
 import gc
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 from rclpy.node import Node
 from rclpy.task import Future
@@ -14,6 +16,7 @@ from std_srvs.srv import Trigger
 from rlpd_ros.actor import Actor
 from rlpd_ros.data.sender import Sender
 from rlpd_ros.errors import ConfigError, DataError
+from rlpd_ros.exported_policy import load_policy
 from rlpd_ros.rl.compilation import compute_in_place, keep_compiled
 from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.policy import Policy
@@ -23,11 +26,12 @@ from rlpd_ros.ros.main import run_node, wall_ns
 from rlpd_ros.ros.parameters import declare, own_seed
 from rlpd_ros.settings import ActorConfig, ActorNodeConfig
 from rlpd_ros.status import ActorReport, ActorState, LearnerReport
-from rlpd_ros.types import ActionRecord, EpisodeSummary, SpaceSpec, TransitionRecord, new_session
+from rlpd_ros.types import ActionRecord, EpisodeSummary, PolicySnapshot, SpaceSpec, TransitionRecord, new_session
 from rlpd_ros.untrusted import Refusals
 
 TICK = 0.05  # s between looks for what is due again
 MAX_KIND = 64  # characters of the node's name in the names of its sessions
+MAX_EPISODES = 2**31 - 1  # that a policy is played if nobody says how many
 RESET_PATIENCE = 30.0  # s to wait for the arm's answer to a reset before asking again
 
 
@@ -38,6 +42,10 @@ class ActorNode(Node):
         super().__init__("actor", **kwargs)
         node_config, self._config, self._policy_config = declare(self, ActorNodeConfig, ActorConfig, PolicyConfig)
         self._config = own_seed(self, self._config)
+        self._played = load_policy(Path(node_config.policy)) if node_config.policy else None  # in place of a learner's
+        if self._played is not None:
+            episodes = node_config.episodes or MAX_EPISODES
+            self._config = replace(self._config, eval_episodes=episodes, eval_min_episodes=episodes)
         self._spool = spools.open_folder(node_config, self.get_fully_qualified_name())
         self._name = self.get_fully_qualified_name().strip("/").replace("/", ".")[-MAX_KIND:]
         self._session = new_session(self._name)
@@ -54,12 +62,14 @@ class ActorNode(Node):
         self._status = qos.publisher(self, qos.ACTOR_STATUS)
         self._reset = self.create_client(Trigger, "reset")
         self._refusals = Refusals(self.get_logger().warning)
+        from_learner = () if self._played else (
+            (qos.TRANSITIONS_ACK, self._on_ack), (qos.LEARNER_STATUS, self._on_learner_status))
         for topic, callback in (
-                (qos.OBSERVATION, self._on_observation), (qos.TRANSITIONS_ACK, self._on_ack),
-                (qos.LEARNER_STATUS, self._on_learner_status), (qos.INTERVENTION, self._on_intervention)):
+                (qos.OBSERVATION, self._on_observation), (qos.INTERVENTION, self._on_intervention), *from_learner):
             qos.subscription(self, topic, callback, self._refusals)
         self._space = LatchedSubscription(self, qos.SPACE_SPEC, self._on_space, self._refusals)
-        self._policies = LatchedSubscription(self, qos.POLICY_PARAMS, self._on_policy, self._refusals)
+        self._policies = None if self._played else LatchedSubscription(
+            self, qos.POLICY_PARAMS, self._on_policy, self._refusals)
         self.create_timer(TICK, self._on_tick)
         self.create_timer(self._config.status_period, self._publish_status)
         self.get_logger().info("waiting for space_spec from the arm driver")
@@ -81,7 +91,10 @@ class ActorNode(Node):
         self._actor = Actor(self._config, policy, spec, self, self._sender(spec), time.monotonic, wall_ns)
         if policy.backbone is not None:
             self.say(f"frozen backbone {policy.backbone.digest}: {policy.backbone.origin}")
-        self.say(f"space {spec.fingerprint} of {spec.robot}, network {policy.fingerprint}: waiting for a policy")
+        what = "playing a policy" if self._played else "waiting for a policy"
+        self.say(f"space {spec.fingerprint} of {spec.robot}, network {policy.fingerprint}: {what}")
+        if self._played is not None:
+            self._play(self._actor, self._played)
         if self._early_policy is not None:
             self._on_policy(self._early_policy)
         self._publish_status()
@@ -102,6 +115,17 @@ class ActorNode(Node):
         except (ConfigError, DataError) as error:  # DataError: the backbone's file, which is not the message's fault
             kind = ConfigError if self._actor is None else DataError  # what once worked shall go on
             raise kind(str(error)) from error
+
+    def _play(self, actor: Actor, policy: PolicySnapshot) -> None:
+        try:
+            actor.play(policy)
+        except DataError as error:  # not the fault of the space that came just now
+            raise ConfigError(f"parameter 'policy': {error}") from error
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether all episodes that should be played have been."""
+        return self._actor is not None and self._actor.has_played
 
     def _on_observation(self, message) -> None:
         if self._actor is not None:
@@ -136,7 +160,8 @@ class ActorNode(Node):
         if self._actor is not None:
             self._actor.tick()
         self._space.check(missing=self._actor is None)
-        self._policies.check(missing=self._lacks_policy())
+        if self._policies is not None:
+            self._policies.check(missing=self._lacks_policy())
 
     def _lacks_policy(self) -> bool:
         """Tell whether the learner has published a policy that never came, whether or not it would be applied."""
