@@ -144,7 +144,8 @@ def test_commands_are_accepted(path):
 
 
 def test_commands_are_found_at_all():
-    assert {options.command for options in parsed(READMES[0])} == {"train", "eval", "play", "report", "record", "doctor"}
+    found = {options.command for options in parsed(READMES[0])}
+    assert found == {"train", "eval", "play", "report", "record", "doctor"}
 
 
 @each_document
