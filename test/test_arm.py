@@ -56,6 +56,7 @@ ARMS = {
     "pendulum": ArmConfig(arm="gymnasium", gym_env_id="Pendulum-v1", max_episode_steps=6),
     "car": ArmConfig(arm="gymnasium", gym_env_id="MountainCarContinuous-v0", max_episode_steps=6),
     "own": ArmConfig(arm="reach:ReachArm", max_episode_steps=6),
+    "own with a camera": ArmConfig(arm="reach_seen:SeenReachArm", max_episode_steps=6),
     "dict": ArmConfig(arm="gymnasium", gym_env_id="rlpd_test/Tray-v0", max_episode_steps=6),
 }
 
