@@ -127,7 +127,7 @@ class Actor:
         if current is None or (now.session, now.episode) != (current.session, current.episode):
             self._current, self._answer = None, None
             if now.step > 0:  # an episode that somebody else began
-                self._out.reset_arm()
+                self._reset_arm()
                 return
             self._begin_episode()
         elif now.step == current.step:
@@ -140,7 +140,7 @@ class Actor:
         self._current, self._answer = now, None
         if now.last:
             self._end_episode(now)
-            self._out.reset_arm()
+            self._reset_arm()
         else:
             self._try_answer()
         self._send()  # after the answer: the arm waits for that
@@ -206,11 +206,15 @@ class Actor:
         self._send()
         self._try_answer()
 
+    def _reset_arm(self) -> None:
+        if not self.has_played:  # then it stays where it is
+            self._out.reset_arm()
+
     def _repeat(self, now: TimeStep) -> None:
         if self._answer is not None:
             self._out.act(self._answer)
         elif now.last:
-            self._out.reset_arm()
+            self._reset_arm()
 
     # Policies
 

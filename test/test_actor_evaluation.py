@@ -72,6 +72,7 @@ def test_a_policy_that_is_played_acts_greedily_and_nothing_is_sent() -> None:
     assert {(a.policy_version, a.source) for a in played} == {(2, Source.POLICY)}
     np.testing.assert_array_equal(played[0].action, POLICY.mode(PARAMS[2], state(1, 0)))
     assert world.actor.has_played
+    assert world.resets == 2  # and none after the last episode
     done = len(world.actions)
     world.begin()
     assert len(world.actions) == done
