@@ -19,6 +19,7 @@ from rlpd_ros.diagnosis.collector import Collector
 from rlpd_ros.diagnosis.connection import MARKS, WIRES
 from rlpd_ros.diagnosis.evidence import CameraSight, Endpoint, Graph, LocalProcess, Machine, Mismatch
 from rlpd_ros.diagnosis.local import KNOWN, kind_of, processes
+from rlpd_ros.installation import share
 from rlpd_ros.ros import middleware
 from rlpd_ros.status import HOST, ActorReport, ActorState, LearnerReport, LearnerState
 from rlpd_ros.types import EpisodeSummary, SpaceField, SpaceSpec
@@ -334,7 +335,7 @@ def test_a_process_that_was_looked_at_before_its_exec_is_found_after_it(looks, f
 
 @pytest.mark.parametrize("name", middleware.FILES)
 def test_shared_memory_may_be_used_where_the_profile_is_not(name):
-    own = use_of_shared_memory({name: middleware.profile()[name]})
+    own = use_of_shared_memory({name: str(share() / "config" / "fastdds.xml")})
     assert (own, use_of_shared_memory({}), use_of_shared_memory({name: "/home/me/fastdds.xml"})) == (False, True, True)
 
 

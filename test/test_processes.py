@@ -257,3 +257,27 @@ def test_a_nodes_command_says_everything_it_needs():
     assert command[2:] == [
         "--ros-args", "-r", "__node:=learner", "-r", "__ns:=/left", "--params-file", "/runs/x/parameters.yaml",
         "-p", "run:=/runs/x", "-p", "require_demonstrations:=false"]
+
+
+INTERRUPTS = """
+import gc, os, signal, sys
+
+
+def interrupt(*_):
+    if "jax" in sys.modules:
+        gc.callbacks.remove(interrupt)
+        os.kill(os.getpid(), signal.SIGINT)
+        sum(range(100))  # whatever a signal raises is raised here, and ignored by who calls this
+
+
+gc.callbacks.append(interrupt)
+"""
+
+
+def test_an_interrupt_is_not_lost_while_libraries_are_imported(tmp_path, domain):
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTS)
+    path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    done = subprocess.run(runner.command(Process("actor", "actor")), env=os.environ | {"PYTHONPATH": path}, check=False,
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "waiting for space_spec" not in done.stdout + done.stderr

@@ -32,7 +32,6 @@ from rlpd_ros.ros import messages, qos
 from rlpd_ros.ros.bags import TransitionLog
 from rlpd_ros.ros.graph_watcher import GraphWatcher
 from rlpd_ros.runs import RunDirectory
-from rlpd_ros.status import ActorState
 from rlpd_ros.tables import Row, at_least, at_most, informative
 from rlpd_ros.types import ActionRecord, Source
 from rlpd_ros.untrusted import Refusals
@@ -155,7 +154,7 @@ def still_works(bench: Bench) -> list[Row]:
     """Return whether everybody goes on: the arm moves, transitions are acknowledged, training goes on."""
     graph, actor, learner = bench.graph, bench.actor._actor.report, bench.learner._learner.report
     steps, gradient_steps, version = actor.env_steps, learner.gradient_step, learner.version
-    while bench.actor._actor.status().state == ActorState.WAITING_FOR_BUDGET:  # the learner trains on what was forged
+    while learner.env_step_budget < learner.env_steps:  # of which it has forged ones to train on
         seen = learner.gradient_step
         graph.until(lambda seen=seen: learner.gradient_step >= seen + 20, "training goes on")
     graph.until(lambda: actor.env_steps >= steps + 50, "the arm moves")
