@@ -65,7 +65,7 @@ $(venv): $(requirements:%=requirements/%.txt) requirements/constraints.txt
 	@touch $@
 
 # Sources are linked into install/, so that a change counts at once; only what comes, goes or is compiled needs a build.
-$(built): $(venv) build/sources.txt CMakeLists.txt package.xml $(wildcard msg/*.msg scripts/*.in)
+$(built): $(venv) build/sources.txt CMakeLists.txt package.xml $(wildcard msg/*.msg native/* scripts/*.in)
 	@. ./env.sh --underlay && colcon --log-level error build --symlink-install --event-handlers summary-
 	@find install -xtype l -delete
 	@touch $@

@@ -95,7 +95,8 @@ setup(
     packages=find_packages(include=["rlpd_ros", "rlpd_ros.*"]),
     ext_modules=[Extension("rlpd_ros.interfaces", sources=[])],  # built by CMake: what it makes is for one platform
     cmdclass={"build": Build, "build_ext": CMakeBuild},
-    setup_requires=requirements("build", *UNDERLAY) + [r for r in requirements("base") if r.startswith("numpy==")],
+    setup_requires=requirements("build", *UNDERLAY) + [  # of the last two the headers
+        r.replace("jax==", "jaxlib==") for r in requirements("base") if r.startswith(("numpy==", "jax=="))],
     install_requires=requirements("base", *UNDERLAY),
     extras_require={"gym_hil": requirements("gym-hil"), "test": requirements("test")},
 )

@@ -14,6 +14,7 @@ import pytest
 from rlpd_ros.errors import ConfigError
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
+from rlpd_ros.rl.layers import members
 from rlpd_ros.rl.losses import (
     actor_loss,
     critic_loss,
@@ -22,7 +23,7 @@ from rlpd_ros.rl.losses import (
     target_value,
     temperature_loss,
 )
-from rlpd_ros.rl.networks import distribution, ensemble_q, members
+from rlpd_ros.rl.networks import distribution, ensemble_q
 from rlpd_ros.types import Batch, SpaceField, SpaceSpec
 
 STATES, ACTIONS, SIZE = 3, 2, 8
@@ -258,7 +259,7 @@ def test_q_values_and_policy_of_problems_with_a_known_answer():
     best = np.tanh(np.asarray(mean))
     assert best[0] == pytest.approx(0.5, abs=0.2)
     for state, value in ((0, 1.0), (1, 0.6), (2, 1 / (1 - 0.6))):
-        qs = ensemble_q(agent.critic_network, members(agent.critic.params), ONE_HOT[state], best)
+        qs = ensemble_q(agent.critic_network, agent.critic.params, ONE_HOT[state], best)
         np.testing.assert_allclose(qs, value, atol=0.15, err_msg=f"state {state}")
     assert float(info["critic_loss"]) < 0.05
 

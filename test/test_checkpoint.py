@@ -100,7 +100,7 @@ CheckpointStore(Path({target!r})).save(learn(agent, 2), metadata())
 
 def test_learning_goes_on_in_another_process_as_if_nothing_had_happened(saved, tmp_path):
     code = CONTINUE.format(tests=str(Path(__file__).parent), source=str(saved), target=str(tmp_path))
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)  # not where the sources are
     continued, _ = restore(tmp_path)
     assert int(continued.step) == 4
     assert same(continued, learn(new_agent(), 4))

@@ -19,6 +19,7 @@ import optax
 from flax import struct
 
 from rlpd_ros.errors import ConfigError
+from rlpd_ros.rl import native
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 from rlpd_ros.rl.encoders import Encoder
 from rlpd_ros.rl.losses import (
@@ -48,9 +49,7 @@ from rlpd_ros.rl.networks import (
     make_critic,
     make_encoder,
     make_grasp_critic,
-    members,
     squash,
-    stack,
     with_grasp,
 )
 from rlpd_ros.rl.shares import Shares
@@ -73,10 +72,19 @@ class TrainState(NamedTuple):
         return TrainState(params, optax.adam(learning_rate).init(params) if jax.tree.leaves(params) else ())
 
     def apply_gradients(self, grads: Params, learning_rate: float) -> TrainState:
+        return self.apply_and_follow(grads, learning_rate, None, 0.0)[0]
+
+    def apply_and_follow(self, grads: Params, learning_rate: float, target: Params, tau: float
+                         ) -> tuple[TrainState, Params]:
+        """Return the next state, and the target, which goes by ``tau`` of the way towards its parameters."""
         if not jax.tree.leaves(self.params):
-            return self
+            return self, target
+        if native.is_available():
+            params, opt_state, target = native.adam(grads, *self, learning_rate, target, tau)
+            return TrainState(params, opt_state), target
         updates, opt_state = optax.adam(learning_rate).update(grads, self.opt_state)
-        return TrainState(optax.apply_updates(self.params, updates), opt_state)
+        state = TrainState(optax.apply_updates(self.params, updates), opt_state)
+        return state, target_update(state.params, target, tau) if tau else target
 
 
 class Agent(struct.PyTreeNode):
@@ -190,10 +198,10 @@ class Agent(struct.PyTreeNode):
         target_seen = encode(self.encoder_network, agent.target_encoder, batch.next_observations)
         if config.num_min_qs == config.num_qs:
             next_qs = shares.gather(ensemble_q(
-                self.critic_network, members(agent.target_critic), target_seen, next_actions))
+                self.critic_network, agent.target_critic, target_seen, next_actions))
         else:
             next_qs = shares.gather(ensemble_q(
-                self.critic_network, members(shares.chosen(agent.target_critic, subset)),
+                self.critic_network, shares.chosen(agent.target_critic, subset),
                 *shares.rows((target_seen, next_actions))), axis=1)
         targets = target_value(batch.rewards, batch.masks, next_qs, next_log_probs,
                                jnp.exp(self.temperature.params), config.discount, config.backup_entropy)
@@ -205,7 +213,7 @@ class Agent(struct.PyTreeNode):
                 grasp_q(self.grasp_network, agent.target_grasp, target_seen), grasps, config.discount,
                 config.grasp_penalty)
 
-        def loss(encoder: Params, critics: list[Params], grasp: Params) -> tuple[jax.Array, tuple[jax.Array, Info]]:
+        def loss(encoder: Params, critics: Params, grasp: Params) -> tuple[jax.Array, tuple[jax.Array, Info]]:
             seen = encode(self.encoder_network, encoder, batch.observations)
             qs = ensemble_q(self.critic_network, critics, seen, actions)
             value, losses = critic_loss(qs, targets) / shares.count, {}
@@ -214,15 +222,15 @@ class Agent(struct.PyTreeNode):
             return sum(losses.values(), value), (qs, losses)
 
         (_, (qs, losses)), grads = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(
-            agent.encoder.params, members(agent.critic.params), agent.grasp.params)
-        return agent._follow(grads[0], stack(grads[1]), grads[2]), (qs, targets, losses)
+            agent.encoder.params, agent.critic.params, agent.grasp.params)
+        return agent._follow(*grads), (qs, targets, losses)
 
     def _follow(self, *grads: Params) -> dict[str, Any]:
         """Return what a critic step changes, by the gradients of encoder, critics and gripper's critic."""
         changed: dict[str, Any] = {}
         for name, grad in zip(("encoder", "critic", "grasp"), grads, strict=True):
-            state = changed[name] = getattr(self, name).apply_gradients(grad, self.config.critic_lr)
-            changed[f"target_{name}"] = target_update(state.params, getattr(self, f"target_{name}"), self.config.tau)
+            changed[name], changed[f"target_{name}"] = getattr(self, name).apply_and_follow(
+                grad, self.config.critic_lr, getattr(self, f"target_{name}"), self.config.tau)
         return changed
 
     def _actor_loss(self, params: Params, critic_params: Params, seen: jax.Array, key: jax.Array
@@ -232,7 +240,7 @@ class Agent(struct.PyTreeNode):
         mean, log_std = distribution(self.actor_network, params, shares.rows(seen))
         noise = jax.random.normal(key, (len(seen), self.actor_network.action_size))
         actions, log_probs = squash(mean, log_std, shares.rows(noise))
-        qs = shares.to_rows(ensemble_q(self.critic_network, members(critic_params), seen, shares.gather(actions)))
+        qs = shares.to_rows(ensemble_q(self.critic_network, critic_params, seen, shares.gather(actions)))
         temperature = jnp.exp(self.temperature.params)
         value = actor_loss(qs, log_probs, temperature, self.config.actor_q_reduction) / shares.count
         entropy = -log_probs.mean() / shares.count

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// Nothing of the standard library is instantiated here: the linker might choose a copy of it that was compiled for
+// an instruction set which the processor lacks.
+#include "kernels.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+namespace rlpd::INSTRUCTION_SET {
+namespace {
+
+// ROWS x 2 vectors of sums stay in registers, with two vectors of b and an element of a: 32 registers, or 16.
+#if defined(__AVX512F__)
+constexpr int WIDTH = 16, ROWS = 8;
+#elif defined(__AVX__)
+constexpr int WIDTH = 8, ROWS = 6;
+#else
+constexpr int WIDTH = 4, ROWS = 4;
+#endif
+constexpr float EPSILON = 1e-6f;  // layers.py's
+typedef float Vector __attribute__((vector_size(4 * WIDTH)));
+typedef float Unaligned __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+
+// c (M, n) = a (M, k) b (k, n) + start (n), n at most V vectors; b is packed, its rows V vectors apart.
+// Not inlined: GCC then finds registers for all sums.
+template <int M, int V>
+__attribute__((noinline)) void multiply_tile(Matrix a, const float* b, const float* start, float* c, long stride, long n, long k) {
+  Vector sums[M][V];
+#pragma GCC unroll 8
+  for (int i = 0; i < M; ++i)
+    for (int v = 0; v < V; ++v) sums[i][v] = *reinterpret_cast<const Vector*>(start + v * WIDTH);
+  for (long q = 0; q < k; ++q, a.data += a.column, b += V * WIDTH) {
+    Vector row[V];
+    for (int v = 0; v < V; ++v) row[v] = *reinterpret_cast<const Vector*>(b + v * WIDTH);
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i)
+      for (int v = 0; v < V; ++v) sums[i][v] += a.data[i * a.row] * row[v];
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < M; ++i, c += stride) {
+    alignas(64) float edge[V * WIDTH];
+    float* const to = n == V * WIDTH ? c : edge;
+    for (int v = 0; v < V; ++v) *reinterpret_cast<Unaligned*>(to + v * WIDTH) = sums[i][v];
+    for (long j = 0; to == edge && j < n; ++j) c[j] = edge[j];
+  }
+}
+
+// The same for any number of rows.
+template <int M, int V>
+inline void multiply_panel(Matrix a, const float* b, const float* start, float* c, long stride, long m, long n, long k) {
+  for (; m >= M; m -= M, a.data += M * a.row, c += M * stride) multiply_tile<M, V>(a, b, start, c, stride, n, k);
+  if constexpr (M > 1) multiply_panel<M / 2, V>(a, b, start, c, stride, m, n, k);
+}
+
+template <int V>
+inline void multiply_columns(Matrix a, Matrix b, const float* bias, float* c, long stride, long m, long n, long k,
+                             float* panel) {
+  constexpr long WIDE = V * WIDTH;
+  for (long j = 0; j < n; j += WIDE) {
+    const long width = n - j < WIDE ? n - j : WIDE;
+    alignas(64) float start[WIDE] = {};
+    if (bias) memcpy(start, bias + j, width * sizeof(float));
+    const float* from = b.data + j * b.column;
+    for (long q = 0; q < k; ++q, from += b.row) {
+      float* to = panel + q * WIDE;
+      if (width == WIDE && b.column == 1) memcpy(to, from, WIDE * sizeof(float));
+      else for (long i = 0; i < WIDE; ++i) to[i] = i < width ? from[i * b.column] : 0;
+    }
+    multiply_panel<ROWS, V>(a, panel, start, c + j, stride, m, width, k);
+  }
+}
+
+void multiply(Matrix a, Matrix b, const float* bias, float* c, long stride, long m, long n, long k, float* panel) {
+  if (n > WIDTH) multiply_columns<2>(a, b, bias, c, stride, m, n, k, panel);
+  else multiply_columns<1>(a, b, bias, c, stride, m, n, k, panel);
+}
+
+// exp(x) = 2^n exp(r) with |r| <= ln(2) / 2, by r's Taylor series; written so that compilers vectorise it.
+inline float exponential(float x) {
+  x = x < -87 ? -87 : x > 88 ? 88 : x;
+  const float n = floorf(x * 1.44269504f + 0.5f);
+  const float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  const float series = 1 + r * (1 + r * (1 / 2.f + r * (1 / 6.f + r * (1 / 24.f + r * (1 / 120.f + r / 720)))));
+  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+  float power;
+  memcpy(&power, &bits, sizeof power);
+  return series * power;
+}
+
+inline float sigmoid(float x) { return 1 / (1 + exponential(-x)); }
+
+template <Activation F> inline float value(float x) {
+  if constexpr (F == TANH) return 2 * sigmoid(2 * x) - 1;
+  if constexpr (F == RELU) return x > 0 ? x : 0;
+  return x * sigmoid(x);
+}
+
+template <Activation F> inline float slope(float x, float y) {
+  if constexpr (F == TANH) return 1 - y * y;
+  if constexpr (F == RELU) return x > 0 ? 1 : 0;
+  const float s = sigmoid(x);
+  return s + y * (1 - s);
+}
+
+template <Activation F>
+void activate_as(Nonlinearity f, long rows, long n, float* z, float* inverse_std, float* active) {
+  for (long i = 0; i < rows; ++i, z += n, active += n) {
+    if (!f.scale) {
+#pragma omp simd
+      for (long j = 0; j < n; ++j) active[j] = value<F>(z[j]);
+      continue;
+    }
+    float sum = 0, squares = 0;
+#pragma omp simd reduction(+ : sum)
+    for (long j = 0; j < n; ++j) sum += z[j];
+    const float mean = sum / n;
+#pragma omp simd reduction(+ : squares)
+    for (long j = 0; j < n; ++j) squares += (z[j] - mean) * (z[j] - mean);
+    const float inverse = inverse_std[i] = 1 / sqrtf(squares / n + EPSILON);
+#pragma omp simd
+    for (long j = 0; j < n; ++j) {
+      z[j] = (z[j] - mean) * inverse;
+      active[j] = value<F>(z[j] * f.scale[j] + f.shift[j]);
+    }
+  }
+}
+
+template <Activation F>
+void deactivate_as(Nonlinearity f, long rows, long n, const float* normal, const float* inverse_std,
+                   const float* active, float* grad, float* grad_z, float* sums) {
+  float *sum_scale = sums, *sum_shift = sums + n, *sum_bias = sums + 2 * n;
+  for (long i = 0; i < rows; ++i, normal += n, active += n, grad += n, grad_z += n) {
+    if (!f.scale) {
+#pragma omp simd
+      for (long j = 0; j < n; ++j) sum_bias[j] += grad_z[j] = grad[j] * slope<F>(normal[j], active[j]);
+      continue;
+    }
+    // With h the normalised input and g the gradient times scale: (g - mean(g) - h * mean(g * h)) / std.
+    float mean = 0, along = 0;
+#pragma omp simd reduction(+ : mean, along)
+    for (long j = 0; j < n; ++j) {
+      const float shifted = grad[j] * slope<F>(normal[j] * f.scale[j] + f.shift[j], active[j]);
+      const float scaled = shifted * f.scale[j];
+      sum_scale[j] += shifted * normal[j];
+      sum_shift[j] += shifted;
+      mean += scaled;
+      along += scaled * normal[j];
+      grad[j] = scaled;
+    }
+    mean /= n, along /= n;
+#pragma omp simd
+    for (long j = 0; j < n; ++j) sum_bias[j] += grad_z[j] = inverse_std[i] * (grad[j] - mean - normal[j] * along);
+  }
+}
+
+template <typename... Arguments>
+void activate(Nonlinearity f, Arguments... arguments) {
+  if (f.activation == TANH) activate_as<TANH>(f, arguments...);
+  else if (f.activation == RELU) activate_as<RELU>(f, arguments...);
+  else activate_as<SILU>(f, arguments...);
+}
+
+template <typename... Arguments>
+void deactivate(Nonlinearity f, Arguments... arguments) {
+  if (f.activation == TANH) deactivate_as<TANH>(f, arguments...);
+  else if (f.activation == RELU) deactivate_as<RELU>(f, arguments...);
+  else deactivate_as<SILU>(f, arguments...);
+}
+
+void adam(Adam how, long n, const float* grad, const float* const in[4], float* const out[4]) {
+  constexpr float BETA1 = 0.9f, BETA2 = 0.999f, STABLE = 1e-8f;
+  const bool follow = in[3];
+#pragma omp simd
+  for (long i = 0; i < n; ++i) {
+    const float first = BETA1 * in[1][i] + (1 - BETA1) * grad[i];
+    const float second = BETA2 * in[2][i] + (1 - BETA2) * grad[i] * grad[i];
+    const float change = (first / how.correction1) / (sqrtf(second / how.correction2) + STABLE);
+    out[0][i] = in[0][i] - how.learning_rate * change;
+    out[1][i] = first;
+    out[2][i] = second;
+    if (follow) out[3][i] = how.tau * out[0][i] + (1 - how.tau) * in[3][i];
+  }
+}
+
+}  // namespace
+
+const Kernels kernels = {multiply, activate, deactivate, adam};
+
+}  // namespace rlpd::INSTRUCTION_SET

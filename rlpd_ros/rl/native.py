@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches through dense networks, and Adam, in native code (native/), on CPUs: where XLA makes many small operations of
+them. Everything else has to do without: see ``takes``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import warnings
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+SWITCH = "RLPD_NATIVE"  # environment variable: 0 switches all of this off
+_LIBRARY = Path(__file__).parents[1] / "librlpd_native.so"
+_OPERATIONS = ("rlpd_forward", "rlpd_backward", "rlpd_adam")
+_ACTIVATIONS = ("tanh", "relu", "silu")  # as in native/kernels.h
+
+Layers = list[tuple[jax.Array, ...]]  # kernel, bias, with LayerNorm scale and shift: the ensemble's axis first
+
+
+class Form(NamedTuple):
+    """What there is to know of a network besides its parameters; all hidden layers have the same."""
+
+    activation: str
+    layer_norm: bool
+
+    def attributes(self) -> dict[str, Any]:
+        return {"activation": np.int32(_ACTIVATIONS.index(self.activation)), "norm": self.layer_norm}
+
+
+@cache
+def is_available() -> bool:
+    """Return whether the library was built, is wanted, and JAX computes on CPUs."""
+    if os.environ.get(SWITCH) == "0" or not _LIBRARY.exists() or jax.default_backend() != "cpu":
+        return False
+    try:
+        library = ctypes.CDLL(str(_LIBRARY))
+        for name in _OPERATIONS:
+            jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+    except (OSError, RuntimeError) as reason:
+        warnings.warn(f"{_LIBRARY}: built for another machine or JAX: learning will be slower; build again ({reason})",
+                      stacklevel=2)
+        return False
+    return True
+
+
+def takes(x: jax.Array) -> bool:
+    """Return whether ``x`` is for native code: a batch. A single row is faster without, and every actor computes it."""
+    return x.ndim > 1 and x.dtype == jnp.float32 and is_available()
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def networks(form: Form, layers: Layers, x: jax.Array) -> jax.Array:
+    """Return the outputs (members, rows, n) of an ensemble of networks whose last layer is linear. ``x``: (rows, n)."""
+    return _forward(form, layers, x, with_residuals=False)[0]
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class _Wanted:
+    params: bool
+    inputs: bool
+
+
+def _networks_forward(form: Form, layers: Any, x: Any) -> tuple[jax.Array, tuple]:
+    wanted = _Wanted(any(leaf.perturbed for layer in layers for leaf in layer), x.perturbed)
+    layers, x = [tuple(leaf.value for leaf in layer) for layer in layers], x.value
+    outputs, *residuals = _forward(form, layers, x, with_residuals=True)
+    return outputs, (wanted, layers, x, residuals)
+
+
+def _networks_backward(form: Form, kept: tuple, grad: jax.Array) -> tuple[Layers | None, jax.Array | None]:
+    wanted, layers, x, residuals = kept
+    arguments = [x, *jax.tree.leaves(layers), *residuals, grad]
+    normals = residuals[::3 if form.layer_norm else 2]
+    params, inputs = layers if wanted.params else [], [jnp.empty((len(grad), *x.shape))] if wanted.inputs else []
+    first = 1 + len(jax.tree.leaves(layers))
+    places = [first + i for i, residual in enumerate(residuals) if any(residual is normal for normal in normals)]
+    results = jax.tree.leaves((params, inputs))
+    aliases = {place: len(results) + i for i, place in enumerate(places)}
+    gradients = _call("rlpd_backward", [*results, *normals], arguments, aliases, **form.attributes(),
+                      params_wanted=wanted.params, inputs_wanted=wanted.inputs)
+    params, inputs = jax.tree.unflatten(jax.tree.structure((params, inputs)), gradients[:len(results)])
+    return params or None, inputs[0].sum(0) if inputs else None
+
+
+networks.defvjp(_networks_forward, _networks_backward, symbolic_zeros=True)
+
+
+def _forward(form: Form, layers: Layers, x: jax.Array, with_residuals: bool) -> list[jax.Array]:
+    members, rows = len(layers[0][0]), len(x)
+    shapes: list[tuple[int, ...]] = [(members, rows, layers[-1][1].shape[-1])]
+    for kernel, *_ in layers[:-1] if with_residuals else ():
+        shapes += [(members, rows, kernel.shape[-1])] * 2 + [(members, rows)] * form.layer_norm
+    results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return _call("rlpd_forward", results, [x, *jax.tree.leaves(layers)], {}, **form.attributes())
+
+
+def adam(grads: Any, params: Any, opt_state: Any, learning_rate: float, target: Any = None, tau: float = 0.0
+         ) -> tuple[Any, Any, Any]:
+    """Return parameters, state and target after one step of ``optax.adam``, and of the target towards them."""
+    moments, *rest = opt_state
+    count = optax.safe_increment(moments.count)
+    corrections = 1 - jnp.array([0.9, 0.999], jnp.float32) ** count
+    trees = [params, moments.mu, moments.nu, *([target] if tau else [])]
+    columns = [jax.tree.leaves(tree) for tree in trees]
+    arguments: list[jax.Array] = [corrections]
+    results: list[jax.Array] = []
+    aliases: dict[int, int] = {}
+    for grad, *arrays in zip(jax.tree.leaves(grads), *columns, strict=True):
+        arguments.append(grad)
+        for array in arrays:
+            aliases[len(arguments)] = len(results)
+            arguments.append(array)
+            results.append(array)
+    outputs = _call("rlpd_adam", results, arguments, aliases, learning_rate=np.float32(learning_rate),
+                    tau=np.float32(tau))
+    params, mu, nu, *targets = (
+        jax.tree.unflatten(jax.tree.structure(params), outputs[i::len(trees)]) for i in range(len(trees)))
+    return params, (moments._replace(count=count, mu=mu, nu=nu), *rest), targets[0] if targets else target
+
+
+def _call(name: str, results: list[Any], arguments: list[jax.Array], aliases: dict[int, int], **attributes: Any
+          ) -> list[jax.Array]:
+    shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in results]
+    call = jax.ffi.ffi_call(name, shapes, vmap_method="sequential", input_output_aliases=aliases)
+    return list(call(*arguments, **attributes))
