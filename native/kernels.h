@@ -19,7 +19,7 @@ struct Nonlinearity {
 };
 
 struct Adam {
-  float learning_rate, correction1, correction2, tau;  // corrections: 1 - beta ^ step
+  float learning_rate, correction1, correction2, tau;  // corrections: 1 / (1 - beta ^ step)
 };
 
 struct Kernels {

@@ -264,7 +264,7 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Rem
   return ffi::Error::Success();
 }
 
-// Arguments: corrections (2), 1 - beta ^ step; then for each array of parameters its gradient, itself, its first and second
+// Arguments: corrections (2), 1 / (1 - beta ^ step); then for each array of parameters its gradient, itself, its first and second
 // moment, and with tau > 0 its target. Results: for each array all but the gradient, in place.
 ffi::Error adam(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results, float learning_rate,
                 float tau) {

@@ -109,7 +109,7 @@ def adam(grads: Any, params: Any, opt_state: Any, learning_rate: float, target: 
     """Return parameters, state and target after one step of ``optax.adam``, and of the target towards them."""
     moments, *rest = opt_state
     count = optax.safe_increment(moments.count)
-    corrections = 1 - jnp.array([0.9, 0.999], jnp.float32) ** count
+    corrections = 1 / (1 - jnp.array([0.9, 0.999], jnp.float32) ** count)
     trees = [params, moments.mu, moments.nu, *([target] if tau else [])]
     columns = [jax.tree.leaves(tree) for tree in trees]
     arguments: list[jax.Array] = [corrections]
