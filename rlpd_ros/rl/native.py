@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 SWITCH = "RLPD_NATIVE"  # environment variable: 0 switches all of this off
 _LIBRARY = Path(__file__).parents[1] / "librlpd_native.so"
@@ -108,7 +107,7 @@ def adam(grads: Any, params: Any, opt_state: Any, learning_rate: float, target: 
          ) -> tuple[Any, Any, Any]:
     """Return parameters, state and target after one step of ``optax.adam``, and of the target towards them."""
     moments, *rest = opt_state
-    count = optax.safe_increment(moments.count)
+    count = moments.count + 1
     corrections = 1 / (1 - jnp.array([0.9, 0.999], jnp.float32) ** count)
     trees = [params, moments.mu, moments.nu, *([target] if tau else [])]
     columns = [jax.tree.leaves(tree) for tree in trees]
