@@ -26,19 +26,20 @@ typedef float Vector __attribute__((vector_size(4 * WIDTH)));
 typedef float Unaligned __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 
 // c (M, n) = a (M, k) b (k, n) + start (n), n at most V vectors; b is packed, its rows V vectors apart.
-// Not inlined: GCC then finds registers for all sums.
+// Not inlined: GCC then finds registers for all sums. `a` comes in pieces, which registers hold.
 template <int M, int V>
-__attribute__((noinline)) void multiply_tile(Matrix a, const float* b, const float* start, float* c, long stride, long n, long k) {
+__attribute__((noinline)) void multiply_tile(const float* a, long a_row, long a_column, const float* b,
+                                             const float* start, float* c, long stride, long n, long k) {
   Vector sums[M][V];
 #pragma GCC unroll 8
   for (int i = 0; i < M; ++i)
     for (int v = 0; v < V; ++v) sums[i][v] = *reinterpret_cast<const Vector*>(start + v * WIDTH);
-  for (long q = 0; q < k; ++q, a.data += a.column, b += V * WIDTH) {
+  for (long q = 0; q < k; ++q, a += a_column, b += V * WIDTH) {
     Vector row[V];
     for (int v = 0; v < V; ++v) row[v] = *reinterpret_cast<const Vector*>(b + v * WIDTH);
 #pragma GCC unroll 8
     for (int i = 0; i < M; ++i)
-      for (int v = 0; v < V; ++v) sums[i][v] += a.data[i * a.row] * row[v];
+      for (int v = 0; v < V; ++v) sums[i][v] += a[i * a_row] * row[v];
   }
 #pragma GCC unroll 8
   for (int i = 0; i < M; ++i, c += stride) {
@@ -52,7 +53,8 @@ __attribute__((noinline)) void multiply_tile(Matrix a, const float* b, const flo
 // The same for any number of rows.
 template <int M, int V>
 inline void multiply_panel(Matrix a, const float* b, const float* start, float* c, long stride, long m, long n, long k) {
-  for (; m >= M; m -= M, a.data += M * a.row, c += M * stride) multiply_tile<M, V>(a, b, start, c, stride, n, k);
+  for (; m >= M; m -= M, a.data += M * a.row, c += M * stride)
+    multiply_tile<M, V>(a.data, a.row, a.column, b, start, c, stride, n, k);
   if constexpr (M > 1) multiply_panel<M / 2, V>(a, b, start, c, stride, m, n, k);
 }
 
@@ -93,8 +95,26 @@ inline void multiply_columns(Matrix a, Matrix b, const float* bias, float* c, lo
   }
 }
 
+// A single column: nothing is gained by a panel of which one column counts.
+void multiply_column(Matrix a, Matrix b, const float* bias, float* c, long stride, long m, long k) {
+  for (long i = 0; i < m; ++i) c[i * stride] = bias ? *bias : 0;
+  if (a.column == 1 && b.row == 1) {
+    for (long i = 0; i < m; ++i) {
+      float sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (long q = 0; q < k; ++q) sum += a.data[i * a.row + q] * b.data[q];
+      c[i * stride] += sum;
+    }
+  } else {
+    for (long q = 0; q < k; ++q)
+#pragma omp simd
+      for (long i = 0; i < m; ++i) c[i * stride] += a.data[i * a.row + q * a.column] * b.data[q * b.row];
+  }
+}
+
 void multiply(Matrix a, Matrix b, const float* bias, float* c, long stride, long m, long n, long k, float* panel) {
-  if (n > WIDTH) multiply_columns<2>(a, b, bias, c, stride, m, n, k, panel);
+  if (n == 1) multiply_column(a, b, bias, c, stride, m, k);
+  else if (n > WIDTH) multiply_columns<2>(a, b, bias, c, stride, m, n, k, panel);
   else multiply_columns<1>(a, b, bias, c, stride, m, n, k, panel);
 }
 

@@ -128,6 +128,16 @@ struct Network {
   long blocks() const { return (rows + ROWS - 1) / ROWS; }
 };
 
+struct Piece { long member, layer, part; };
+constexpr long BY_ROWS = -1;  // in place of the layer: all layers, for a block of rows
+
+// The pieces by rows of members `first` to `last`, in an order in which one thread tends to get all of a member: then its
+// parameters come to the cache of one core only.
+void add_rows(std::vector<Piece>& pieces, const Network& network, long first, long last) {
+  for (long block = 0; block < network.blocks(); ++block)
+    for (long member = first; member < last; ++member) pieces.push_back({member, BY_ROWS, block});
+}
+
 // Arguments: inputs, then for each hidden layer kernel, bias and with LayerNorm scale and shift, then kernel and bias.
 // Results: outputs (members, rows, n), then, if they are wanted, the residuals of each hidden layer.
 ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results, int activation,
@@ -138,8 +148,12 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Rema
   std::vector<Residual> residuals(results.size() > 1 ? network.hidden() : 0);
   for (Residual& r : residuals) r = {out.floats(), out.floats(), norm ? out.floats() : nullptr};
 
-  share(pool, network.members * network.blocks(), [&](long piece) {
-    const long member = piece / network.blocks(), first = piece % network.blocks() * ROWS;
+  std::vector<Piece> pieces;
+  const long team = std::max<long>(pool.num_threads(), 1);
+  for (long member = 0; member < network.members; member += team)
+    add_rows(pieces, network, member, std::min(member + team, network.members));
+  share(pool, pieces.size(), [&](long index) {
+    const long member = pieces[index].member, first = pieces[index].part * ROWS;
     const long rows = std::min(ROWS, network.rows - first), row = member * network.rows + first;
     float* const panel = scratch(PANEL * network.widest + ROWS * (2 * network.widest + 1));
     float* const kept = panel + PANEL * network.widest;  // here, unless there is somebody who wants the residuals
@@ -240,15 +254,14 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Rem
                     bool norm, bool params_wanted, bool inputs_wanted) {
   Arrays in(arguments), out(results);
   Backward work(in, out, activation, norm, params_wanted, inputs_wanted);
-  constexpr long BY_ROWS = -1;
-  struct Piece { long member, layer, part; };
   std::vector<Piece> pieces;
-  const long members = work.network.members;
-  for (long member = 0; member <= members; ++member) {  // columns after the next member's rows: nobody has to wait long
-    for (long block = 0; member < members && block < work.blocks; ++block) pieces.push_back({member, BY_ROWS, block});
-    for (long i = work.hidden; member > 0 && params_wanted && i >= 0; --i)
-      for (long column = 0; column < work.network.layers[i].outputs; column += COLUMNS)
-        pieces.push_back({member - 1, i, column});
+  const long members = work.network.members, team = std::max<long>(pool.num_threads(), 1);
+  for (long next = 0; next < members + team; next += team) {  // columns after the next rows: nobody has to wait long
+    if (next < members) add_rows(pieces, work.network, next, std::min(next + team, members));
+    for (long member = std::max(next - team, 0L); params_wanted && member < std::min(next, members); ++member)
+      for (long i = work.hidden; i >= 0; --i)
+        for (long column = 0; column < work.network.layers[i].outputs; column += COLUMNS)
+          pieces.push_back({member, i, column});
   }
   std::vector<std::atomic<long>> blocks_done(members);
   share(pool, pieces.size(), [&](long index) {
