@@ -52,13 +52,14 @@ __attribute__((noinline)) void multiply_tile(const float* a, long a_row, long a_
 
 // The same for any number of rows.
 template <int M, int V>
-inline void multiply_panel(Matrix a, const float* b, const float* start, float* c, long stride, long m, long n, long k) {
+inline void multiply_panel(Matrix a, const float* b, const float* start, float* c, long stride, long m, long n,
+                           long k) {
   for (; m >= M; m -= M, a.data += M * a.row, c += M * stride)
     multiply_tile<M, V>(a.data, a.row, a.column, b, start, c, stride, n, k);
   if constexpr (M > 1) multiply_panel<M / 2, V>(a, b, start, c, stride, m, n, k);
 }
 
-// Copy `width` columns of b (k, n) to `panel`, whose rows are `wide` apart, and zeros beside them.
+// Copy `width` columns of b (k, n) to `panel`, whose rows are WIDE apart, and zeros beside them.
 template <int WIDE>
 inline void pack(Matrix b, long width, long k, float* panel) {
   long q = 0;
@@ -134,7 +135,7 @@ inline float sigmoid(float x) { return 1 / (1 + exponential(-x)); }
 
 template <Activation F> inline float value(float x) {
   if constexpr (F == TANH) return 2 * sigmoid(2 * x) - 1;
-  if constexpr (F == RELU) return x > 0 ? x : 0;
+  if constexpr (F == RELU) return x < 0 ? 0 : x;  // NaN stays NaN: the learner looks for it
   return x * sigmoid(x);
 }
 

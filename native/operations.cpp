@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What JAX calls (rl/native.py): an ensemble of dense networks forward and backward, and a step of Adam.
 //
-// A network is hidden layers, each dense, LayerNorm (optional), nonlinearity; then one linear layer. Arrays of parameters
-// have the member of the ensemble as first axis; all members see the same inputs (rows, n). The work is cut into pieces
-// by member and block of rows, or of columns. Sums never depend on how many threads there are: results are the same each time.
+// A network is hidden layers, each dense, LayerNorm (optional), nonlinearity; then one linear layer. Arrays of
+// parameters have the member of the ensemble as first axis; all members see the same inputs (rows, n). The work is cut
+// into pieces by member and block of rows, or of columns. Sums never depend on how many threads there are, or on which
+// is first: results are the same each time.
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -61,7 +62,7 @@ void share(ffi::ThreadPool& pool, long pieces, const Work& work) {
   for (long helpers = std::min<long>(pool.num_threads(), pieces) - 1; helpers > 0; --helpers)
     pool.Schedule(decltype(take)(take));
   take();
-  for (int i = 0; i < 100 && progress->done < pieces; ++i) std::this_thread::yield();  // mostly less than falling asleep
+  for (int i = 0; i < 100 && progress->done < pieces; ++i) std::this_thread::yield();  // mostly that is enough
   std::unique_lock lock(progress->mutex);
   progress->finished.wait(lock, [&] { return progress->done == pieces; });
 }
@@ -86,8 +87,8 @@ struct Layer {
   }
 };
 
-// What the backward pass needs of a hidden layer, of all members: normalised inputs of the nonlinearity, its outputs, and
-// with LayerNorm the inverse standard deviations.
+// What the backward pass needs of a hidden layer, of all members: normalised inputs of the nonlinearity, its outputs,
+// and with LayerNorm the inverse standard deviations.
 struct Residual { float *normal, *active, *inverse_std; };
 
 // The arrays of a call, taken one after the other.
@@ -131,8 +132,8 @@ struct Network {
 struct Piece { long member, layer, part; };
 constexpr long BY_ROWS = -1;  // in place of the layer: all layers, for a block of rows
 
-// The pieces by rows of members `first` to `last`, in an order in which one thread tends to get all of a member: then its
-// parameters come to the cache of one core only.
+// The pieces by rows of members `first` to `last`, in an order in which one thread tends to get all of a member: then
+// its parameters come to the cache of one core only.
 void add_rows(std::vector<Piece>& pieces, const Network& network, long first, long last) {
   for (long block = 0; block < network.blocks(); ++block)
     for (long member = first; member < last; ++member) pieces.push_back({member, BY_ROWS, block});
@@ -162,9 +163,10 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Rema
       const Layer& layer = network.layers[i];
       const long n = layer.outputs;
       Residual r = {kept, kept + ROWS * network.widest, kept + 2 * ROWS * network.widest};
-      if (!residuals.empty()) r = {residuals[i].normal + row * n, residuals[i].active + row * n, residuals[i].inverse_std + row};
-      kernels.multiply({x, layer.inputs, 1}, {layer.kernel_of(member), n, 1}, layer.bias_of(member), r.normal, n, rows, n,
-                       layer.inputs, panel);
+      if (!residuals.empty())
+        r = {residuals[i].normal + row * n, residuals[i].active + row * n, residuals[i].inverse_std + row};
+      kernels.multiply({x, layer.inputs, 1}, {layer.kernel_of(member), n, 1}, layer.bias_of(member), r.normal, n, rows,
+                       n, layer.inputs, panel);
       kernels.activate(layer.nonlinearity_of(member, network.activation), rows, n, r.normal, r.inverse_std, r.active);
       x = r.active;
     }
@@ -175,8 +177,8 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Rema
   return ffi::Error::Success();
 }
 
-// The backward pass. By rows: down through the layers. By columns: the gradients of a layer's parameters, which need all
-// rows of their member.
+// The backward pass. By rows: down through the layers. By columns: the gradients of a layer's parameters, which need
+// all rows of their member.
 struct Backward {
   struct Gradient { float *kernel, *bias, *scale, *shift; };
 
@@ -190,8 +192,8 @@ struct Backward {
 
   Backward(Arrays& in, Arrays& out, int activation, bool norm, bool params_wanted, bool inputs_wanted)
       : network(in, activation, norm, (in.all.size() - 4) / (norm ? 7 : 4)),
-        hidden(network.hidden()), blocks(network.blocks()), residuals(hidden), gradients(params_wanted ? hidden + 1 : 0),
-        sums(network.members * blocks * hidden * 3 * network.widest) {
+        hidden(network.hidden()), blocks(network.blocks()), residuals(hidden),
+        gradients(params_wanted ? hidden + 1 : 0), sums(network.members * blocks * hidden * 3 * network.widest) {
     for (Residual& r : residuals) r = {in.floats(), in.floats(), norm ? in.floats() : nullptr};
     for (Gradient& g : gradients) {
       g = {out.floats(), out.floats(), nullptr, nullptr};
@@ -247,9 +249,9 @@ struct Backward {
   }
 };
 
-// Arguments: those of `forward`, the residuals, and the gradient of the outputs. Results: the gradients of the parameters
-// if they are wanted, of the inputs (members, rows, n) if those are, and, in place of `normal`, of each hidden layer before
-// its nonlinearity.
+// Arguments: those of `forward`, the residuals, and the gradient of the outputs. Results: the gradients of the
+// parameters if they are wanted, of the inputs (members, rows, n) if those are, and, in place of `normal`, of each
+// hidden layer before its nonlinearity.
 ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results, int activation,
                     bool norm, bool params_wanted, bool inputs_wanted) {
   Arrays in(arguments), out(results);
@@ -277,8 +279,8 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::Rem
   return ffi::Error::Success();
 }
 
-// Arguments: corrections (2), 1 / (1 - beta ^ step); then for each array of parameters its gradient, itself, its first and second
-// moment, and with tau > 0 its target. Results: for each array all but the gradient, in place.
+// Arguments: corrections (2), 1 / (1 - beta ^ step); then for each array of parameters its gradient, itself, its first
+// and second moment, and with tau > 0 its target. Results: for each array all but the gradient, in place.
 ffi::Error adam(ffi::ThreadPool pool, ffi::RemainingArgs arguments, ffi::RemainingRets results, float learning_rate,
                 float tau) {
   Arrays in(arguments), out(results);

@@ -83,6 +83,16 @@ def test_a_network_of_its_own_and_inputs_with_more_axes():
     assert jax.tree.structure(mlp.init(jax.random.PRNGKey(0), x)["params"]) == jax.tree.structure(alone)
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("norm", [False, True])
+def test_what_is_not_a_number_stays_so(activation, norm):
+    """The learner stops when its losses are not finite, so nothing may hide that."""
+    mlp = MLP((33, 17), activation, norm, (("q", 1),))
+    x = jnp.ones((5, 4)).at[2, 1].set(jnp.nan)
+    (q,) = ensemble(mlp, random_params(mlp, 2, 4), x)
+    np.testing.assert_array_equal(np.isnan(q[0, :, 0]), np.arange(5) == 2)
+
+
 @pytest.mark.parametrize("tau", [0.0, 0.25])
 def test_adam_is_optax_adam(tau):
     rng = np.random.default_rng(0)

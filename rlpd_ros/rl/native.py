@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SWITCH = "RLPD_NATIVE"  # environment variable: 0 switches all of this off
+SWITCH = "RLPD_NATIVE"  # environment variable: 0 for none of this, avx2 or baseline for the code of older processors
 _LIBRARY = Path(__file__).parents[1] / "librlpd_native.so"
 _OPERATIONS = ("rlpd_forward", "rlpd_backward", "rlpd_adam")
 _ACTIVATIONS = ("tanh", "relu", "silu")  # as in native/kernels.h
@@ -78,17 +78,15 @@ def _networks_forward(form: Form, layers: Any, x: Any) -> tuple[jax.Array, tuple
 
 def _networks_backward(form: Form, kept: tuple, grad: jax.Array) -> tuple[Layers | None, jax.Array | None]:
     wanted, layers, x, residuals = kept
-    arguments = [x, *jax.tree.leaves(layers), *residuals, grad]
-    normals = residuals[::3 if form.layer_norm else 2]
-    params, inputs = layers if wanted.params else [], [jnp.empty((len(grad), *x.shape))] if wanted.inputs else []
-    first = 1 + len(jax.tree.leaves(layers))
-    places = [first + i for i, residual in enumerate(residuals) if any(residual is normal for normal in normals)]
-    results = jax.tree.leaves((params, inputs))
-    aliases = {place: len(results) + i for i, place in enumerate(places)}
-    gradients = _call("rlpd_backward", [*results, *normals], arguments, aliases, **form.attributes(),
-                      params_wanted=wanted.params, inputs_wanted=wanted.inputs)
-    params, inputs = jax.tree.unflatten(jax.tree.structure((params, inputs)), gradients[:len(results)])
-    return params or None, inputs[0].sum(0) if inputs else None
+    inputs = jax.ShapeDtypeStruct((len(grad), *x.shape), x.dtype)
+    results, structure = jax.tree.flatten((layers if wanted.params else None, inputs if wanted.inputs else None))
+    params, step = jax.tree.leaves(layers), 3 if form.layer_norm else 2
+    normals = residuals[::step]  # are overwritten
+    aliases = {1 + len(params) + i * step: len(results) + i for i in range(len(normals))}
+    gradients = _call("rlpd_backward", [*results, *normals], [x, *params, *residuals, grad], aliases,
+                      **form.attributes(), params_wanted=wanted.params, inputs_wanted=wanted.inputs)
+    of_params, of_inputs = jax.tree.unflatten(structure, gradients[:len(results)])
+    return of_params, of_inputs if of_inputs is None else of_inputs.sum(0)
 
 
 networks.defvjp(_networks_forward, _networks_backward, symbolic_zeros=True)
@@ -105,7 +103,10 @@ def _forward(form: Form, layers: Layers, x: jax.Array, with_residuals: bool) -> 
 
 def adam(grads: Any, params: Any, opt_state: Any, learning_rate: float, target: Any = None, tau: float = 0.0
          ) -> tuple[Any, Any, Any]:
-    """Return parameters, state and target after one step of ``optax.adam``, and of the target towards them."""
+    """Return parameters, state and target after one step of ``optax.adam``.
+
+    The target goes by ``tau`` of the way to the parameters. To be called only if ``is_available``, as ``networks``.
+    """
     moments, *rest = opt_state
     count = moments.count + 1
     corrections = 1 / (1 - jnp.array([0.9, 0.999], jnp.float32) ** count)
