@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import xxhash
 
 from rlpd_ros.errors import DataError
 from rlpd_ros.untrusted import printable
@@ -39,6 +40,11 @@ def new_session(kind: str) -> str:
 def fingerprint(data: bytes | str) -> str:
     """Return the first 16 hex digits of the SHA-256 of ``data`` (64 bits: enough to notice any accident)."""
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()[:16]
+
+
+def checksum(data: bytes) -> str:
+    """Return the XXH3 hash of ``data``, 16 hex digits: for a policy in a twentieth of SHA-256's time."""
+    return xxhash.xxh3_64_hexdigest(data)
 
 
 @dataclass(frozen=True)

@@ -185,8 +185,8 @@ def test_processes_with_and_without_it_share_a_cache(tmp_path):
 def test_a_library_that_does_not_fit_is_told_and_not_used(content, tmp_path, monkeypatch):
     library = tmp_path / "library.so"
     library.write_bytes(content)
-    monkeypatch.setattr(native, "_LIBRARY", library)
+    monkeypatch.setattr(native, "_library", lambda: library)
     with pytest.warns(UserWarning, match="build again"):
         assert not native.is_available.__wrapped__()
-    library.unlink()
+    monkeypatch.setattr(native, "_library", lambda: None)
     assert not native.is_available.__wrapped__()

@@ -16,7 +16,7 @@ import pytest
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.policy import Policy, make_snapshot, verify
-from rlpd_ros.types import Observation, PolicySnapshot, SpaceField, SpaceSpec, fingerprint
+from rlpd_ros.types import Observation, PolicySnapshot, SpaceField, SpaceSpec, checksum
 
 CONFIG = PolicyConfig(hidden_dims=(16, 8), activation="tanh", layer_norm=True, normalize_observations=False)
 OBSERVATION = Observation(np.array([0.5, -0.2, 0.9], np.float32))
@@ -47,7 +47,7 @@ def snapshot(policy, params) -> PolicySnapshot:
 
 def with_data(snapshot: PolicySnapshot, data: bytes) -> PolicySnapshot:
     """Replace the data and make the checksum agree with it, as a faulty learner would."""
-    return replace(snapshot, data=data, checksum=fingerprint(data))
+    return replace(snapshot, data=data, checksum=checksum(data))
 
 
 def test_mode_is_the_tanh_of_the_mean_by_hand(policy, params):
@@ -167,7 +167,7 @@ def test_one_flipped_bit_is_refused(policy, snapshot, position):
     data = bytearray(snapshot.data)
     data[position] ^= 1
     text = refusal(replace(snapshot, data=bytes(data)), policy)
-    assert f"checksum: learner {snapshot.checksum}, received data {fingerprint(bytes(data))}" in text
+    assert f"checksum: learner {snapshot.checksum}, received data {checksum(bytes(data))}" in text
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -19,6 +19,7 @@ from rclpy.node import Node
 
 from rlpd_ros.errors import DataError
 from rlpd_ros.ros import messages, qos
+from rlpd_ros.ros.main import keep_memory
 from rlpd_ros.types import SpaceSpec
 
 DEADLINE = 120.0  # s for anything to happen at all
@@ -31,6 +32,7 @@ class Bench:
     """
 
     def __init__(self, name: str = "bench") -> None:
+        keep_memory()
         self._context = Context()
         rclpy.init(context=self._context)
         self.node = Node(name, context=self._context, use_global_arguments=False, start_parameter_services=False)

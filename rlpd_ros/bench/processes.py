@@ -16,7 +16,6 @@ from rlpd_ros.untrusted import parse_json
 
 _CALL = """
 import importlib, json, sys
-sys.path.remove("")  # the installed package is measured, also where the current folder holds the sources
 module, function, arguments = json.loads(sys.argv[1])
 print(json.dumps(getattr(importlib.import_module(module), function)(*arguments)))
 """

@@ -17,8 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import rlpd_ros
+
 SWITCH = "RLPD_NATIVE"  # environment variable: 0 for none of this, avx2 or baseline for the code of older processors
-_LIBRARY = Path(__file__).parents[1] / "librlpd_native.so"
+_LIBRARY = "librlpd_native.so"
 _OPERATIONS = ("rlpd_forward", "rlpd_backward", "rlpd_adam")
 _ACTIVATIONS = ("tanh", "relu", "silu")  # as in native/kernels.h
 
@@ -38,17 +40,24 @@ class Form(NamedTuple):
 @cache
 def is_available() -> bool:
     """Return whether the library was built, is wanted, and JAX computes on CPUs."""
-    if os.environ.get(SWITCH) == "0" or not _LIBRARY.exists() or jax.default_backend() != "cpu":
+    path = _library()
+    if os.environ.get(SWITCH) == "0" or path is None or jax.default_backend() != "cpu":
         return False
     try:
-        library = ctypes.CDLL(str(_LIBRARY))
+        library = ctypes.CDLL(str(path))
         for name in _OPERATIONS:
             jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     except (OSError, RuntimeError) as reason:
-        warnings.warn(f"{_LIBRARY}: built for another machine or JAX: learning will be slower; build again ({reason})",
+        warnings.warn(f"{path}: built for another machine or JAX: learning will be slower; build again ({reason})",
                       stacklevel=2)
         return False
     return True
+
+
+def _library() -> Path | None:
+    """Return where the library is: beside the generated messages, also for modules that come from the sources."""
+    paths = [Path(folder, _LIBRARY) for folder in rlpd_ros.__path__]
+    return next((path for path in paths if path.exists()), None)
 
 
 def takes(x: jax.Array) -> bool:

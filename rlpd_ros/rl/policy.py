@@ -29,7 +29,7 @@ from rlpd_ros.rl.networks import (
     squash,
     with_grasp,
 )
-from rlpd_ros.types import Observation, PolicySnapshot, SpaceSpec, expect_shape, fingerprint
+from rlpd_ros.types import Observation, PolicySnapshot, SpaceSpec, checksum, expect_shape, fingerprint
 from rlpd_ros.untrusted import parse_json, printable
 
 PROBE_TOLERANCE = 1e-4  # two machines may round differently; another network or other parameters differ by far more
@@ -136,8 +136,8 @@ class Policy:
         """Undo ``serialize``. Raises DataError if the size is wrong or a value is not finite."""
         self._expect_size(data)
         values = np.frombuffer(data, "<f4")
-        bad = np.flatnonzero(~np.isfinite(values))
-        if bad.size:
+        if not np.isfinite(values).all():
+            bad = np.flatnonzero(~np.isfinite(values))
             raise DataError(f"policy parameters: expected finite values, found {bad.size} of {values.size} not finite, "
                             f"the first in {self._path_of(bad[0])}: the learner has diverged or the data is damaged")
         parts = np.split(values, np.cumsum(self._sizes)[:-1])
@@ -207,7 +207,7 @@ def make_snapshot(policy: Policy, params: Params, spec: SpaceSpec, probe: Observ
     if previous:
         change = float(np.linalg.norm(np.frombuffer(data, "<f4") - np.frombuffer(previous, "<f4")))
     return PolicySnapshot(
-        session=session, version=version, gradient_step=gradient_step, checksum=fingerprint(data),
+        session=session, version=version, gradient_step=gradient_step, checksum=checksum(data),
         network=policy.description, network_fingerprint=policy.fingerprint, space_fingerprint=spec.fingerprint,
         probe=replace(probe, state=np.array(probe.state, np.float32)), probe_action=policy.mode(params, probe),
         change=change, data=data, stamp=stamp)
@@ -232,9 +232,9 @@ def verify(snapshot: PolicySnapshot, policy: Policy, spec: SpaceSpec) -> tuple[P
         raise DataError(f"{what}: space fingerprint: learner {printable(snapshot.space_fingerprint)}, actor "
                         f"{spec.fingerprint}: "
                         "they were started for different arms or observations")
-    checksum = fingerprint(snapshot.data)
-    if snapshot.checksum != checksum:
-        raise DataError(f"{what}: checksum: learner {printable(snapshot.checksum)}, received data {checksum}: "
+    found = checksum(snapshot.data)
+    if snapshot.checksum != found:
+        raise DataError(f"{what}: checksum: learner {printable(snapshot.checksum)}, received data {found}: "
                         "the data was damaged on its way")
     try:
         params = policy.deserialize(snapshot.data)

@@ -40,7 +40,7 @@ def learner_other_parameters() -> None:
     def other(*arguments, **named):
         snapshot = make(*arguments, **named)
         data = np.frombuffer(snapshot.data, "<f4")[::-1].tobytes()
-        return dataclasses.replace(snapshot, data=data, checksum=types.fingerprint(data))
+        return dataclasses.replace(snapshot, data=data, checksum=types.checksum(data))
 
     learner.make_snapshot = other
 
