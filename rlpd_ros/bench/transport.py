@@ -18,6 +18,7 @@ from rlpd_ros.data.outbox import Outbox
 from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.policy import Policy, make_snapshot
 from rlpd_ros.ros import messages, qos
+from rlpd_ros.ros.policy_publisher import PolicyPublisher
 from rlpd_ros.runs import RunDirectory
 from rlpd_ros.tables import Row
 from rlpd_ros.types import Source, SpaceSpec, TimeStep
@@ -48,7 +49,7 @@ def _publish_policies(width: int, count: int) -> tuple[list[float], list[float],
             heard.setdefault(message.applied_version, message.policy_age)
 
         qos.subscription(bench.node, qos.ACTOR_STATUS, on_status)
-        publisher = qos.publisher(bench.node, qos.POLICY_PARAMS)
+        publisher = PolicyPublisher(bench.node)
         bench.announce(spec)
         bench.start("nodes.actor", hidden_dims=list(config.hidden_dims))
         bench.until(lambda: 0 in heard, "the actor")
@@ -57,10 +58,11 @@ def _publish_policies(width: int, count: int) -> tuple[list[float], list[float],
             began = time.perf_counter()
             snapshot = make_snapshot(network, params, spec, probe, session="learner-bench", version=version,
                                      gradient_step=version, previous=previous, stamp=time.time_ns())
-            publisher.publish(messages.from_policy_snapshot(snapshot))
+            publisher.publish(snapshot)
             blocked.append(1e3 * (time.perf_counter() - began))
             previous = snapshot.data
             bench.until(lambda version=version: version in heard, f"version {version}")  # type: ignore[misc]
+        publisher.close()
     return [1e3 * heard[version] for version in range(4, count + 4)], blocked[3:], network.data_size
 
 

@@ -28,6 +28,7 @@ from rlpd_ros.ros import messages, qos
 from rlpd_ros.ros.latched import LatchedSubscription
 from rlpd_ros.ros.main import run_node, wall_ns
 from rlpd_ros.ros.parameters import declare
+from rlpd_ros.ros.policy_publisher import PolicyPublisher
 from rlpd_ros.ros.run_log import RunLog
 from rlpd_ros.runs import RunDirectory, write_atomically
 from rlpd_ros.settings import LearnerConfig, LearnerNodeConfig, LogConfig
@@ -62,7 +63,7 @@ class LearnerNode(Node):
         self._checkpoints = CheckpointStore(self._run.checkpoints, self._node_config.checkpoints_kept)
         self._metrics = MetricsWriter(self._run)
 
-        self._policies = qos.publisher(self, qos.POLICY_PARAMS)
+        self._policies = PolicyPublisher(self)
         self._versions = qos.publisher(self, qos.POLICY_VERSION)
         self._acks = qos.publisher(self, qos.TRANSITIONS_ACK)
         self._status = qos.publisher(self, qos.LEARNER_STATUS)
@@ -201,7 +202,7 @@ class LearnerNode(Node):
     def publish_policy(self, snapshot: PolicySnapshot) -> None:
         with self._or_warn("a restarted learner may give a version again"):
             write_atomically(self._version_file, f"{snapshot.version}\n")
-        self._policies.publish(messages.from_policy_snapshot(snapshot))
+        self._policies.publish(snapshot)
 
     def acknowledge(self, ack: Acknowledgement) -> None:
         self._acks.publish(messages.from_fields(qos.TRANSITIONS_ACK.type, ack, wall_ns()))
@@ -272,6 +273,7 @@ class LearnerNode(Node):
 
     def close(self) -> None:
         """Save what a later life needs. Raises DataError if the log cannot be completed."""
+        self._policies.close()
         try:
             if self._started:
                 self._log.close()
