@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from rlpd_ros.tables import Row, at_least, at_most, informative
 TOPICS = (qos.SPACE_SPEC, qos.OBSERVATION, qos.ACTION, qos.INTERVENTION, qos.TRANSITIONS, qos.TRANSITIONS_ACK,
           qos.DEMO_TRANSITIONS, qos.DEMO_MANIFEST, qos.POLICY_PARAMS, qos.ACTOR_STATUS, qos.LEARNER_STATUS, qos.EPISODE)
 NODES = ("arm_driver", "demo_loader", "learner", "actor", "monitor")
-LISTEN = 60.0  # s at most, until a message of every topic is known
+LISTEN = 90.0  # s at most, from the start, until a message of every topic is known
 BURST = 20  # messages between two looks at what comes back
 SPARED = 0.02  # s that receivers have for a burst
 SETTLE = 3.0  # s until everything that was sent has been dealt with
@@ -100,12 +101,13 @@ def fuzz_processes(count: int, seed: int) -> list[Row]:
         folder = Path(name)
         with System(folder, demonstrations(folder), learner={"eval_episodes": 2**62, "max_steps": 2**31},
                     actor={"eval_every": 0}) as system:
-            system.start_all()
-            system.start("monitor")
-            stranger = Stranger(seed)
+            stranger = Stranger(seed)  # before the loader, which is soon done
             try:
+                system.start_all()
+                system.start("monitor")
+                _until(lambda: all(stranger.heard.values()) or stranger.listen(0.05),
+                       lambda: [topic for topic, heard in stranger.heard.items() if not heard])
                 system.wait_for_training(20)
-                _until(lambda: all(stranger.heard.values()) or stranger.listen(0.05))
                 memory, began = _memory(system), time.monotonic()
                 stranger.attack(count, raw=False)
                 stranger.attack(count, raw=True)
@@ -135,10 +137,10 @@ def fuzz_processes(count: int, seed: int) -> list[Row]:
                 stranger.close()
 
 
-def _until(done: Any) -> None:
+def _until(done: Callable[[], Any], lacking: Callable[[], Any]) -> None:
     end = time.monotonic() + LISTEN
     while not done():
-        assert time.monotonic() < end, "not all topics were heard"
+        assert time.monotonic() < end, f"nothing was heard on {lacking()}"
 
 
 def _memory(system: System) -> dict[str, int]:
