@@ -81,7 +81,8 @@ class Learner:
         self._receipts = Receipts(self.intake, self.report, out, session, spec.lockstep, config.training_starts,
                                   config.steps_ahead, clock)
 
-        self._info: Mapping[str, Any] = {}
+        self._info: Mapping[str, Any] = {}  # of the last step
+        self._before: Mapping[str, Any] = {}  # of the one before
         self._distances: list[Any] = []  # of policy and demonstration actions, of the steps since the last log
         self._published: dict[int, PolicySnapshot] = {}  # by version
         self._began = clock()
@@ -160,7 +161,9 @@ class Learner:
             return False
         config, report = self.config, self.report
         batch = symmetric_batches(self.online, self.demos, self.agent.config.utd_ratio, config.batch_size, self._rng)
-        self._await_step()
+        for value in self._before.values():  # at most two steps are under way: one waits while one is computed
+            value.block_until_ready()
+        self._before = self._info
         self.agent, self._info = self.agent.update(batch, self._demonstrations_per_batch())
         if DISTANCE in self._info:
             self._distances.append(self._info[DISTANCE])
@@ -191,10 +194,6 @@ class Learner:
     def _demonstrations_per_batch(self) -> int:
         """Return how many of the last rows of a mini-batch are demonstrations (see ``symmetric_batches``)."""
         return self.config.batch_size // 2 if len(self.online) and len(self.demos) else 0
-
-    def _await_step(self) -> None:
-        for value in self._info.values():
-            value.block_until_ready()
 
     def _describe(self) -> tuple[LearnerState, str]:
         if self._ended:

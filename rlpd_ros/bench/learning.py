@@ -57,12 +57,14 @@ def update_rates(effort: Effort, batch_size: int = BATCH, width: int = 256, buff
     online, demos = filled_buffer(spec, buffer_size, buffer_size), filled_buffer(spec, SIZE, SIZE, seed=1)
     agent = Agent.create(spec, policy, config, 0, devices=devices)
     info: dict[str, jax.Array] = {}
+    before: dict[str, jax.Array] = {}
 
-    def step() -> None:
-        nonlocal agent, info
+    def step() -> None:  # as the learner does
+        nonlocal agent, info, before
         batch = symmetric_batches(online, demos, config.utd_ratio, batch_size, rng)
-        for value in info.values():  # as the learner does: the next batch is drawn while a step is computed
+        for value in before.values():
             value.block_until_ready()
+        before = info
         agent, info = agent.update(batch, batch_size // 2)
 
     measured = [config.utd_ratio * rate for rate in rates(step, effort)]
