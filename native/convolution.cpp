@@ -6,6 +6,7 @@ namespace rlpd::INSTRUCTION_SET {
 namespace {
 
 constexpr long FILTERS = 16;  // whose weights share the lines of the cache, and stay there for a whole map
+constexpr int OUTPUTS = ROWS == 6 ? 4 : ROWS, VECTORS = ROWS == 6 ? 3 : 2;  // sums in registers: 16 / OUTPUTS is whole
 
 // M outputs at V vectors of places. Nothing is packed: what a tap sees of neighbouring places lies side by side.
 template <int M, int V>
@@ -68,9 +69,10 @@ void convolve(const float* kernel, long filters, long first, long count, const f
     const float* const from = kernel + first + i;
     float* const to = out + i * n;
     long place = 0;
-    for (; place + 2 * WIDTH <= n; place += 2 * WIDTH)
-      convolve_places<ROWS, 2>(from, filters, together, in + place, taps, k, to + place, n);
-    if (place < n) convolve_places<ROWS, 1>(from, filters, together, in + place, taps, k, to + place, n);
+    for (; place + VECTORS * WIDTH <= n; place += VECTORS * WIDTH)
+      convolve_places<OUTPUTS, VECTORS>(from, filters, together, in + place, taps, k, to + place, n);
+    for (; place < n; place += WIDTH)
+      convolve_places<OUTPUTS, 1>(from, filters, together, in + place, taps, k, to + place, n);
   }
 }
 
