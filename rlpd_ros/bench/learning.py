@@ -31,8 +31,8 @@ RLPD: dict[str, Any] = {"num_qs": 10, "num_min_qs": 2, "utd_ratio": 20}
 SIZE = 5_000  # transitions in each buffer: what matters is that they do not fit a core's cache
 
 
-def critic_step_flops(config: AgentConfig, policy: PolicyConfig, batch: int = BATCH) -> float:
-    """Return the floating-point operations of the matrix products of one critic step.
+def critic_step_flops(config: AgentConfig, policy: PolicyConfig, batch: int = BATCH, inputs: int = STATES) -> float:
+    """Return the floating-point operations of the matrix products of one critic step, from ``inputs`` numbers seen.
 
     With its share of the policy's step: forward, and twice that backward, without the gradient of the first input
     where nobody needs it.
@@ -41,8 +41,8 @@ def critic_step_flops(config: AgentConfig, policy: PolicyConfig, batch: int = BA
         sizes = (inputs, *hidden, outputs)
         return [2 * batch * a * b for a, b in itertools.pairwise(sizes)]
 
-    critic, actor = (layers(STATES + ACTIONS, config.critic_hidden_dims, 1),
-                     layers(STATES, policy.hidden_dims, 2 * ACTIONS))
+    critic, actor = (layers(inputs + ACTIONS, config.critic_hidden_dims, 1),
+                     layers(inputs, policy.hidden_dims, 2 * ACTIONS))
     critic_step = config.num_min_qs * sum(critic) + config.num_qs * (3 * sum(critic) - critic[0]) + sum(actor)
     policy_step = 3 * sum(actor) - actor[0] + 2 * config.num_qs * sum(critic)
     return critic_step + policy_step / config.utd_ratio

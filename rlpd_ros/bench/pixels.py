@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlpd_ros.bench.learning import action_times
+from rlpd_ros.bench.learning import action_times, critic_step_flops
 from rlpd_ros.bench.machine import speed_of_light
 from rlpd_ros.bench.processes import begin, result
 from rlpd_ros.bench.timing import Effort, high, low, percentiles, rates
@@ -128,4 +128,5 @@ def _flops_of_critic_step(config: PolicyConfig) -> float:
     channels, places = feature_shape(IMAGE, config.backbone_stages)
     dense = 2 * BATCH * CAMERAS * channels * config.spatial_embeddings * config.bottleneck_dim
     embed = 2 * BATCH * CAMERAS * channels * places * config.spatial_embeddings
-    return (3 + 1 / AgentConfig().utd_ratio) * (dense + embed) + 2 * dense + embed
+    learn = critic_step_flops(AgentConfig(), config, inputs=CAMERAS * config.bottleneck_dim + config.proprio_dim)
+    return (3 + 1 / AgentConfig().utd_ratio) * (dense + embed) + 2 * dense + embed + learn
