@@ -40,9 +40,13 @@ class Study:
 STUDIES = {
     "presets": Study({"default": ((), {}), "hil_serl": (("presets/hil_serl.yaml",), {}),
                       "rlpd": (("presets/rlpd.yaml",), {})}, 20_000, 500),
-    "replay": Study({"features replayed": (("../examples/reach_seen.yaml",), {}),
-                     "features recomputed": (("../examples/reach_seen.yaml",), {"feature_replay": False})}, 4_000, 250),
+    "replay": Study({"features replayed": (("mujoco_pixels.yaml",), {}),
+                     "features recomputed": (("mujoco_pixels.yaml",), {"feature_replay": False})}, 3_000, 500, 20),
+    "shifts": Study({f"s{n}": (("mujoco_pixels.yaml",), {"feature_shifts": n}) for n in (4, 8)}, 2_500, 500, 20),
     "pixels": Study({"default": (("mujoco_pixels.yaml",), {})}, 12_000, 1_000),
+    "bc": Study({**{f"w{w}": ((), {"imitation_weight": w}) for w in (0.0, 0.1, 0.3, 1.0, 3.0)},
+        **{f"w{w}q": ((), {"imitation_weight": w, "imitation_filter": True}) for w in (1.0, 3.0)},
+        **{f"w{w}u4": ((), {"imitation_weight": w, "utd_ratio": 4}) for w in (1.0, )}}, 4_000, 250),
 }
 
 
@@ -58,7 +62,7 @@ def settings_of(files: tuple[str, ...], values: Mapping[str, Any], seed: int) ->
     return {kind: from_mapping(TYPES[kind], known, kind) for kind, known in found.items()}
 
 
-def run(study: str, variant: str, seed: int, folder: Path) -> list[tuple[int, float, float]]:
+def run(study: str, variant: str, seed: int, folder: Path, env_steps: int | None) -> list[tuple[int, float, float]]:
     """Do one run; return environment steps, seconds and success of each evaluation, which go to a CSV too."""
     from loop import Loop, Settings
     from rlpd_ros.rl.compilation import keep_compiled
@@ -69,7 +73,7 @@ def run(study: str, variant: str, seed: int, folder: Path) -> list[tuple[int, fl
     with (folder / f"{variant.replace(' ', '_')}-{seed}.csv").open("w") as file:
         rows = csv.writer(file)
         for now in Loop(Settings(**settings_of(*plan.variants[variant], seed))).run(
-                plan.env_steps, plan.period, plan.episodes):
+                env_steps or plan.env_steps, plan.period, plan.episodes):
             if not found:
                 rows.writerow(["env_steps", "seconds", "success", *now.metrics])
             rows.writerow([now.env_steps, f"{now.seconds:.1f}", now.success, *now.metrics.values()])
@@ -83,6 +87,7 @@ def main() -> int:
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+")
+    parser.add_argument("--env-steps", type=int, help="in place of the study's own number")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
     parser.add_argument("--folder", type=Path, default=Path("reports"))
     options = parser.parse_args()
@@ -90,7 +95,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(variant, seed) for seed in options.seeds for variant in options.variants or STUDIES[options.study].variants]
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
-        waiting = {pool.submit(run, options.study, *job, folder): job for job in jobs}
+        waiting = {pool.submit(run, options.study, *job, folder, options.env_steps): job for job in jobs}
         for future in as_completed(waiting):
             variant, seed = waiting[future]
             print(f"{variant}, seed {seed}:", ", ".join(f"{steps}: {success:.0%}" for steps, _, success
