@@ -6,8 +6,8 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
-#if defined(__SSE__)
-#include <xmmintrin.h>
+#if defined(__SSE2__)
+#include <immintrin.h>
 #endif
 
 namespace rlpd::INSTRUCTION_SET {
@@ -63,7 +63,7 @@ inline void multiply_panel(Matrix a, const float* b, const float* start, float* 
 template <int WIDE>
 inline void pack(Matrix b, long width, long k, float* panel) {
   long q = 0;
-#if defined(__SSE__)
+#if defined(__SSE2__)
   for (; width == WIDE && b.row == 1 && q + 4 <= k; q += 4) {  // transposed: one element after the other is far slower
     for (long i = 0; i < WIDE; i += 4) {
       const float* from = b.data + q + i * b.column;
@@ -83,15 +83,68 @@ inline void pack(Matrix b, long width, long k, float* panel) {
   }
 }
 
-template <int V>
-inline void multiply_columns(Matrix a, Matrix b, const float* bias, float* c, long stride, long m, long n, long k,
+#if defined(__SSE2__)
+inline void widen(__m128i bytes, const float* scale, float* to) {
+#if defined(__AVX512F__)
+  _mm512_storeu_ps(to, _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)), _mm512_loadu_ps(scale)));
+#else
+  uint8_t each[16];
+  memcpy(each, &bytes, sizeof each);
+#pragma omp simd
+  for (int i = 0; i < 16; ++i) to[i] = each[i] * scale[i];
+#endif
+}
+#endif
+
+// The same for bytes.
+template <int WIDE>
+inline void pack(Bytes b, long width, long k, float* panel) {
+  long q = 0;
+#if defined(__SSE2__)
+  if constexpr (WIDE % 16 == 0)
+    for (; width == WIDE && b.row == 1 && b.scale_column == 1 && q + 16 <= k; q += 16)
+      for (long i = 0; i < WIDE; i += 16) {
+        __m128i bytes[16];
+        for (int r = 0; r < 16; ++r)
+          bytes[r] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b.data + q + (i + r) * b.column));
+        for (int round = 0; round < 4; ++round) {  // a perfect shuffle of the 256 bytes; four of them transpose
+          __m128i shuffled[16];
+          for (int r = 0; r < 8; ++r) {
+            shuffled[2 * r] = _mm_unpacklo_epi8(bytes[r], bytes[r + 8]);
+            shuffled[2 * r + 1] = _mm_unpackhi_epi8(bytes[r], bytes[r + 8]);
+          }
+          memcpy(bytes, shuffled, sizeof bytes);
+        }
+        for (int r = 0; r < 16; ++r) widen(bytes[r], b.scale + i, panel + (q + r) * WIDE + i);
+      }
+#endif
+  for (; q < k; ++q) {
+    const uint8_t* from = b.data + q * b.row;
+    const float* scale = b.scale + q * b.scale_row;
+    float* const to = panel + q * WIDE;
+    if (width == WIDE && b.column == 1 && b.scale_column == 0) {
+#pragma omp simd
+      for (long i = 0; i < WIDE; ++i) to[i] = from[i] * *scale;
+    } else {
+      for (long i = 0; i < WIDE; ++i) to[i] = i < width ? from[i * b.column] * scale[i * b.scale_column] : 0;
+    }
+  }
+}
+
+inline Matrix from_column(Matrix b, long j) { return {b.data + j * b.column, b.row, b.column}; }
+inline Bytes from_column(Bytes b, long j) {
+  return {b.data + j * b.column, b.row, b.column, b.scale + j * b.scale_column, b.scale_row, b.scale_column};
+}
+
+template <int V, typename B>
+inline void multiply_columns(Matrix a, B b, const float* bias, float* c, long stride, long m, long n, long k,
                              float* panel) {
   constexpr long WIDE = V * WIDTH;
   for (long j = 0; j < n; j += WIDE) {
     const long width = n - j < WIDE ? n - j : WIDE;
     alignas(64) float start[WIDE] = {};
     if (bias) memcpy(start, bias + j, width * sizeof(float));
-    pack<WIDE>({b.data + j * b.column, b.row, b.column}, width, k, panel);
+    pack<WIDE>(from_column(b, j), width, k, panel);
     multiply_panel<ROWS, V>(a, panel, start, c + j, stride, m, width, k);
   }
 }
@@ -113,10 +166,15 @@ void multiply_column(Matrix a, Matrix b, const float* bias, float* c, long strid
   }
 }
 
+template <typename B>
+void multiply_panels(Matrix a, B b, const float* bias, float* c, long stride, long m, long n, long k, float* panel) {
+  if (n > WIDTH) multiply_columns<2>(a, b, bias, c, stride, m, n, k, panel);
+  else multiply_columns<1>(a, b, bias, c, stride, m, n, k, panel);
+}
+
 void multiply(Matrix a, Matrix b, const float* bias, float* c, long stride, long m, long n, long k, float* panel) {
   if (n == 1) multiply_column(a, b, bias, c, stride, m, k);
-  else if (n > WIDTH) multiply_columns<2>(a, b, bias, c, stride, m, n, k, panel);
-  else multiply_columns<1>(a, b, bias, c, stride, m, n, k, panel);
+  else multiply_panels(a, b, bias, c, stride, m, n, k, panel);
 }
 
 // exp(x) = 2^n exp(r) with |r| <= ln(2) / 2, by r's Taylor series; written so that compilers vectorise it.
@@ -228,6 +286,6 @@ void adam(Adam how, long n, const float* grad, const float* const in[4], float* 
 
 }  // namespace
 
-const Kernels kernels = {multiply, activate, deactivate, adam};
+const Kernels kernels = {multiply, multiply_panels<Bytes>, activate, deactivate, adam};
 
 }  // namespace rlpd::INSTRUCTION_SET

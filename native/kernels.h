@@ -2,6 +2,8 @@
 // The arithmetic of dense networks, for one thread. kernels.cpp is compiled once for each instruction set.
 #pragma once
 
+#include <stdint.h>
+
 namespace rlpd {
 
 enum Activation : int { TANH, RELU, SILU };
@@ -10,6 +12,14 @@ enum Activation : int { TANH, RELU, SILU };
 struct Matrix {
   const float* data;
   long row, column;
+};
+
+// The same in bytes, element (i, j) times scale[i * scale_row + j * scale_column].
+struct Bytes {
+  const uint8_t* data;
+  long row, column;
+  const float* scale;
+  long scale_row, scale_column;
 };
 
 // What is normalised, and how; scale and shift are nullptr without LayerNorm.
@@ -26,6 +36,8 @@ struct Kernels {
   // c (m, n), whose rows are `stride` apart, = a (m, k) b (k, n) + bias (n), or without bias if that is nullptr.
   // `panel`: room for PANEL * k floats, aligned to 64 bytes.
   void (*multiply)(Matrix a, Matrix b, const float* bias, float* c, long stride, long m, long n, long k, float* panel);
+  void (*multiply_bytes)(Matrix a, Bytes b, const float* bias, float* c, long stride, long m, long n, long k,
+                         float* panel);
 
   // z (rows, n), in place: normalised. inverse_std (rows), only with LayerNorm. active (rows, n): the outputs.
   void (*activate)(Nonlinearity f, long rows, long n, float* z, float* inverse_std, float* active);
@@ -45,5 +57,6 @@ constexpr long PANEL = 32;  // columns that are multiplied at once, at most
 namespace baseline { extern const Kernels kernels; }
 namespace avx2 { extern const Kernels kernels; }
 namespace avx512 { extern const Kernels kernels; }
+extern const Kernels& kernels;  // for this processor
 
 }  // namespace rlpd

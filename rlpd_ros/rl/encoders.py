@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from rlpd_ros.rl import native
 from rlpd_ros.rl.config import FROZEN, PolicyConfig
 from rlpd_ros.rl.layers import LayerNorm
 
@@ -121,26 +122,40 @@ class Compression(nn.Module):
     config: PolicyConfig
 
     @nn.compact
-    def __call__(self, features: Features) -> jax.Array:
+    def __call__(self, seen: Features | jax.Array) -> jax.Array:
+        """``seen``: Features (...), or bytes (..., feature_bytes) that ``pack`` made of them."""
         c = self.config
-        *leading, channels, places = features.maps.shape
+        leading = seen.scale.shape if isinstance(seen, Features) else seen.shape[:-1]
+        if leading and c.encoder == FROZEN and native.is_available() and not self.is_initializing():
+            return _compress_natively(self.variables["params"], seen)
+        maps, scale = seen if isinstance(seen, Features) else unpack(seen, c.backbone_stages)
+        *_, channels, places = maps.shape
         count = prod(leading)
         embeddings = self.param("embeddings", nn.initializers.variance_scaling(
             1.0, "fan_in", "truncated_normal", in_axis=(0, 1), out_axis=2), (channels, places, c.spatial_embeddings))
         weights = self.param(
             "kernel", nn.initializers.lecun_normal(), (channels * c.spatial_embeddings, c.bottleneck_dim))
         bias = self.param("bias", nn.initializers.zeros, (c.bottleneck_dim,))
-        by_channel = jnp.swapaxes(features.maps.reshape(count, channels, places), 0, 1).astype(jnp.float32)
+        by_channel = jnp.swapaxes(maps.reshape(count, channels, places), 0, 1).astype(jnp.float32)
         y = jnp.swapaxes(by_channel @ embeddings, 0, 1).reshape(count, -1) @ weights
-        y = y.reshape(*leading, -1) * features.scale[..., None] + bias
+        y = y.reshape(*leading, -1) * scale[..., None] + bias
         return jnp.tanh(LayerNorm(name="norm")(y))
+
+
+def _compress_natively(params: Mapping[str, Any], seen: Features | jax.Array) -> jax.Array:
+    maps = ((seen.maps * seen.scale[..., None, None]).reshape(*seen.scale.shape, -1)
+            if isinstance(seen, Features) else seen)
+    outputs = native.compress(maps.reshape(-1, maps.shape[-1]), (
+        params["embeddings"], params["kernel"], params["bias"], params["norm"]["scale"], params["norm"]["bias"]))
+    return outputs.reshape(*maps.shape[:-1], -1)
 
 
 class Encoder(nn.Module):
     """Observations to the vector that policy and critics see: the scaled state, or with cameras all that is seen.
 
     Where the convolutional network is trained it is part of this one, and a camera's entry of the observations is its
-    images (..., h, w, 3); otherwise it is their Features. Cameras share convolutions, not what comes after them.
+    images (..., h, w, 3); otherwise it is their Features, as such or packed. Cameras share convolutions, not what comes
+    after them.
     """
 
     config: PolicyConfig

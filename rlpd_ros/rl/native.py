@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches through dense networks, and Adam, in native code (native/), on CPUs: where XLA makes many small operations of
-them. Everything else has to do without: see ``takes``.
+"""Batches through dense networks, cameras' feature maps to vectors, and Adam, in native code (native/), on CPUs: where
+XLA makes many small operations of them. Everything else has to do without: see ``takes``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import rlpd_ros
 
 SWITCH = "RLPD_NATIVE"  # environment variable: 0 for none of this, avx2 or baseline for the code of older processors
 _LIBRARY = "librlpd_native.so"
-_OPERATIONS = ("rlpd_forward", "rlpd_backward", "rlpd_adam")
+_OPERATIONS = ("rlpd_forward", "rlpd_backward", "rlpd_adam", "rlpd_compress", "rlpd_compress_backward")
 _ACTIVATIONS = ("tanh", "relu", "silu")  # as in native/kernels.h
 
 Layers = list[tuple[jax.Array, ...]]  # kernel, bias, with LayerNorm scale and shift: the ensemble's axis first
@@ -95,7 +95,7 @@ def _networks_backward(form: Form, kept: tuple, grad: jax.Array) -> tuple[Layers
     gradients = _call("rlpd_backward", [*results, *normals], [x, *params, *residuals, grad], aliases,
                       **form.attributes(), params_wanted=wanted.params, inputs_wanted=wanted.inputs)
     of_params, of_inputs = jax.tree.unflatten(structure, gradients[:len(results)])
-    return of_params, of_inputs if of_inputs is None else of_inputs.sum(0)
+    return of_params, of_inputs if of_inputs is None else sum(of_inputs)
 
 
 networks.defvjp(_networks_forward, _networks_backward, symbolic_zeros=True)
@@ -108,6 +108,42 @@ def _forward(form: Form, layers: Layers, x: jax.Array, with_residuals: bool) -> 
         shapes += [(members, rows, kernel.shape[-1])] * 2 + [(members, rows)] * form.layer_norm
     results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     return _call("rlpd_forward", results, [x, *jax.tree.leaves(layers)], {}, **form.attributes())
+
+
+@jax.custom_vjp
+def compress(maps: jax.Array, params: tuple[jax.Array, ...]) -> jax.Array:
+    """Return what ``Compression`` makes of a camera's feature maps: (rows, n).
+
+    ``maps``: float32 (rows, channels * places), or bytes (rows, feature_bytes) as ``pack`` makes them; there is no
+    gradient of them. ``params``: embeddings, kernel, bias, and scale and shift of LayerNorm.
+    """
+    return _compress(maps, params, with_residuals=False)[0]
+
+
+def _compress_forward(maps: Any, params: Any) -> tuple[jax.Array, tuple]:
+    if maps.perturbed:
+        raise NotImplementedError("native.compress: there is no gradient of feature maps")
+    maps, params = maps.value, tuple(leaf.value for leaf in params)
+    outputs, *residuals = _compress(maps, params, with_residuals=True)
+    return outputs, (maps, params, [*residuals, outputs])
+
+
+def _compress_backward(kept: tuple, grad: jax.Array) -> tuple[None, tuple[jax.Array, ...]]:
+    maps, params, residuals = kept
+    y, normal, *_ = residuals
+    aliases = {1 + len(params) + 1: len(params)}  # the normalised inputs of tanh are overwritten
+    gradients = _call("rlpd_compress_backward", [*params, normal, y], [maps, *params, *residuals, grad], aliases)
+    return None, tuple(gradients[:len(params)])
+
+
+compress.defvjp(_compress_forward, _compress_backward, symbolic_zeros=True)
+
+
+def _compress(maps: jax.Array, params: tuple[jax.Array, ...], with_residuals: bool) -> list[jax.Array]:
+    inputs, n = params[1].shape
+    shapes: list[tuple[int, ...]] = [(len(maps), n), (inputs, len(maps)), (len(maps), n), (len(maps),)]
+    results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes[:None if with_residuals else 1]]
+    return _call("rlpd_compress", results, [maps, *params], {})
 
 
 def adam(grads: Any, params: Any, opt_state: Any, learning_rate: float, target: Any = None, tau: float = 0.0

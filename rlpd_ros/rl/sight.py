@@ -21,7 +21,6 @@ from rlpd_ros.rl.encoders import (
     pack,
     random_shift,
     stages_of,
-    unpack,
 )
 from rlpd_ros.types import Observation, SpaceSpec
 
@@ -32,13 +31,12 @@ IMAGES_AT_ONCE = {"cpu": 8, "gpu": 512}  # that a loop over many sees: on a CPU,
 def prepare(encoder: Encoder, backbone: Params, observations: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
     """Return a mini-batch's observations as ``encoder`` takes them.
 
-    Stored features are unpacked. Images are shifted at random, each by itself (DrQ); a ``backbone`` then sees them.
+    Stored features stay as they are. Images are shifted at random, each by itself (DrQ); a ``backbone`` then sees them.
     """
     prepared = dict(observations)
     for i, name in enumerate(encoder.cameras):
         stored = observations[name]
         if encoder.config.encoder == FROZEN and not backbone:
-            prepared[name] = unpack(stored, encoder.config.backbone_stages)
             continue
         leading, shape = stored.shape[:-3], stored.shape[-3:]
         images = stored.reshape(-1, *shape)
