@@ -19,11 +19,10 @@ from rlpd_ros.arm.demonstration import EPISODES, EXPERT_NOISE, demonstrate
 from rlpd_ros.arm.factory import make_arm
 from rlpd_ros.data.sender import Sender
 from rlpd_ros.driver import Driver
-from rlpd_ros.learner import Learner
+from rlpd_ros.learner import Kept, Learner
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 from rlpd_ros.rl.policy import Policy
-from rlpd_ros.rl.sight import FeatureReplay
 from rlpd_ros.settings import ActorConfig, LearnerConfig
 from rlpd_ros.types import Acknowledgement, PolicySnapshot, TimeStep, TransitionRecord
 
@@ -59,14 +58,11 @@ class Loop:
         self._arm = make_arm(settings.arm)
         spec = self._arm.spec
         self._policy = Policy(spec, settings.policy)
-        backbone, features = None, None
-        if self._policy.backbone is not None:
-            backbone = self._policy.backbone.params
-            if settings.learner.feature_replay:
-                features, backbone = FeatureReplay(spec, backbone, settings.learner.feature_shifts), None
+        kept = Kept.of(self._policy, spec, settings.learner)
+        backbone = self._policy.backbone.params if self._policy.backbone and not kept.online else None
         agent = Agent.create(spec, settings.policy, settings.agent, settings.learner.seed, backbone)
         self._learner = Learner(settings.learner, agent, self._policy, spec, self, "learner-1", "", time.monotonic,
-                                time.time_ns, features)
+                                time.time_ns, kept)
         sender = Sender("actor-1", settings.actor.resend_period, settings.actor.outbox_memory, self.warn)
         self._actor = Actor(settings.actor, self._policy, spec, self, sender, time.monotonic, time.time_ns)
         self._driver = Driver(self._arm, self, "arm-1", 1e9, time.monotonic, time.time_ns)

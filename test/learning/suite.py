@@ -42,7 +42,7 @@ STUDIES = {
                       "rlpd": (("presets/rlpd.yaml",), {})}, 20_000, 500),
     "replay": Study({"features replayed": (("mujoco_pixels.yaml",), {}),
                      "features recomputed": (("mujoco_pixels.yaml",), {"feature_replay": False})}, 3_000, 500, 20),
-    "shifts": Study({f"s{n}": (("mujoco_pixels.yaml",), {"feature_shifts": n}) for n in (4, 8)}, 2_500, 500, 20),
+    "w": Study({f"w{w}d{d}": (("mujoco_pixels.yaml",), {"imitation_weight": w, "demo_feature_shifts": d}) for w in (1.0, 3.0) for d in (4, 8)}, 2_500, 250, 20),
     "pixels": Study({"default": (("mujoco_pixels.yaml",), {})}, 12_000, 1_000),
     "bc": Study({**{f"w{w}": ((), {"imitation_weight": w}) for w in (0.0, 0.1, 0.3, 1.0, 3.0)},
         **{f"w{w}q": ((), {"imitation_weight": w, "imitation_filter": True}) for w in (1.0, 3.0)},
