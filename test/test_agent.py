@@ -19,6 +19,7 @@ from rlpd_ros.rl.losses import (
     actor_loss,
     critic_loss,
     draw_subset,
+    imitation_loss,
     target_update,
     target_value,
     temperature_loss,
@@ -197,6 +198,34 @@ def test_the_actor_learns_from_the_last_mini_batch_and_the_updated_critics():
     assert same(actor_after(change=0), reference)
     assert not same(actor_after(change=1), reference)
     assert not same(actor_after(critic_lr=0.1), reference)
+
+
+def test_imitation_loss():
+    modes, actions = jnp.array([[0.5, 0.0], [1.0, -1.0]]), jnp.array([[0.5, 1.0], [0.0, 1.0]])
+    assert float(imitation_loss(modes, actions, jnp.array([0.0, 1.0]))) == pytest.approx(1.0 + 4.0)
+    assert float(imitation_loss(modes, actions, jnp.array([0.5, 0.5]))) == pytest.approx((1.0 + 5.0) / 2)
+
+
+def test_demonstrations_are_imitated_and_nothing_else():
+    def actor_after(change: int | None = None, updates: int = 1, **settings: Any):
+        batch = make_batch()
+        if change is not None:
+            batch.actions[0, change] *= -1
+        agent = make_agent(**{"critic_lr": 0.0, "temperature_lr": 0.0, "init_temperature": 1e-8, "actor_lr": 1e-2,
+                              **settings})
+        nothing = jax.tree.map(jnp.zeros_like, agent.critic.params)  # all actions are worth the same
+        agent = agent.replace(critic=agent.critic._replace(params=nothing))
+        for _ in range(updates):
+            agent, info = agent.update(batch, demonstrations=3)
+        return agent.actor.params, float(info["demo_action_distance"])
+
+    reference, before = actor_after()
+    assert same(actor_after(change=SIZE - 4)[0], reference)
+    assert not same(actor_after(change=SIZE - 3)[0], reference)
+    _, after = actor_after(updates=100)
+    _, without = actor_after(updates=100, imitation_weight=0.0)  # only the entropy counts
+    assert after < 0.3 * before
+    assert without > 0.6 * before
 
 
 def test_target_entropy_counts_every_action_element():
