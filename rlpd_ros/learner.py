@@ -55,23 +55,27 @@ class Kept(NamedTuple):
     def of(policy: Policy, spec: SpaceSpec, config: LearnerConfig) -> Kept:
         """Return features of the policy's frozen backbone, if it has one and they shall be replayed."""
         if policy.backbone is None or not config.feature_replay:
-            return Kept()
+            return IMAGES_THEMSELVES
         return Kept(*(FeatureReplay(spec, policy.backbone.params, shifts)
                       for shifts in (config.feature_shifts, config.demo_feature_shifts)))
+
+
+IMAGES_THEMSELVES = Kept()
 
 
 class Learner:
     """Train on what comes through ``intake``, and publish through ``out``.
 
     The owner calls ``train`` as often as it can and ``service`` after each round of incoming messages. ``clock``
-    returns seconds, monotonic; ``wall_ns`` nanoseconds. ``run`` names the run in the status. Raises ConfigError if the machine has not the memory for full buffers.
+    returns seconds, monotonic; ``wall_ns`` nanoseconds. ``run`` names the run in the status. Raises ConfigError if the
+    machine has not the memory for full buffers.
     """
 
     result: PolicySnapshot  # the policy that the run ends with, from ``finish`` on
 
     def __init__(self, config: LearnerConfig, agent: Agent, policy: Policy, spec: SpaceSpec, out: LearnerOutputs,
                  session: str, run: str, clock: Callable[[], float], wall_ns: Callable[[], int],
-                 kept: Kept = Kept()) -> None:
+                 kept: Kept = IMAGES_THEMSELVES) -> None:
         self.config = config
         self.agent = agent
         self.spec = spec
@@ -159,7 +163,8 @@ class Learner:
             self._compute_features()
 
     def _compute_features(self) -> None:
-        for buffer, shifts in ((self.demos, self.config.demo_feature_shifts), (self.online, self.config.feature_shifts)):
+        config = self.config
+        for buffer, shifts in ((self.demos, config.demo_feature_shifts), (self.online, config.feature_shifts)):
             buffer.prepare(max(1, SHIFTS_AT_ONCE // shifts))  # a few at a time: receipts must not wait for many
 
     # Training

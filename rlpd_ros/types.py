@@ -32,6 +32,10 @@ class Source(IntEnum):
     HOLD = 4
 
 
+EXPERTS = (Source.INTERVENTION, Source.DEMONSTRATION)
+"""Whose actions are worth imitating."""
+
+
 def new_session(kind: str) -> str:
     """Name one life of one process, e.g. "actor-3fa9c1d2": a restarted process is a new session."""
     return f"{kind}-{secrets.token_hex(4)}"
@@ -314,7 +318,8 @@ class Transition:
 class Batch(NamedTuple):
     """Arrays with a common leading shape: (batch, ...) or (utd_ratio, batch, ...).
 
-    ``observations`` and ``next_observations`` map "state" (float32) and image names (uint8) to arrays.
+    ``observations`` and ``next_observations`` map "state" (float32) and image names (uint8) to arrays. ``shown`` is 1
+    where an expert or a person chose the action (see ``EXPERTS``), else 0.
     """
 
     observations: dict[str, np.ndarray]
@@ -322,6 +327,7 @@ class Batch(NamedTuple):
     rewards: np.ndarray
     masks: np.ndarray
     next_observations: dict[str, np.ndarray]
+    shown: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ class Agent(struct.PyTreeNode):
         last = jax.tree.map(lambda x: x[-1], batch.observations)
         seen = encode(self.encoder_network, agent.encoder.params, last)  # the critics train the encoder, nobody else
         (_, (mode, actor_info)), grads = jax.value_and_grad(self._actor_loss, has_aux=True)(
-            self.actor.params, agent.critic.params, seen, actor_key, batch.actions[-1], demonstrations)
+            self.actor.params, agent.critic.params, seen, actor_key, batch.actions[-1], batch.shown[-1])
         grads, actor_info = self.shares.total((grads, actor_info))
         actor = self.actor.apply_gradients(grads, self.config.actor_lr)
         target_entropy = self.config.target_entropy_per_dim * self.actor_network.action_size
@@ -235,10 +235,10 @@ class Agent(struct.PyTreeNode):
         return changed
 
     def _actor_loss(self, params: Params, critic_params: Params, seen: jax.Array, key: jax.Array,
-                    done: jax.Array, demonstrations: int) -> tuple[jax.Array, tuple[jax.Array, Info]]:
+                    done: jax.Array, shown: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Info]]:
         """Return this device's part of the loss, over its rows; the action without noise there; and statistics.
 
-        ``done``: the actions of the batch, whose last rows are so many ``demonstrations``.
+        ``done``: the actions of the batch, to be imitated where ``shown`` is 1.
         """
         shares, config = self.shares, self.config
         mean, log_std = distribution(self.actor_network, params, shares.rows(seen))
@@ -249,10 +249,9 @@ class Agent(struct.PyTreeNode):
         value = actor_loss(qs, log_probs, temperature, config.actor_q_reduction) / shares.count
         info = {"actor_loss": value, "entropy": -log_probs.mean() / shares.count}
         mode = jnp.tanh(mean)
-        if demonstrations and config.imitation_weight:
-            is_shown = jnp.arange(len(seen)) >= len(seen) - demonstrations
-            motions, weights = shares.rows((done[:, :mode.shape[-1]], is_shown / demonstrations))
-            value += config.imitation_weight * imitation_loss(mode, motions, weights)
+        if config.imitation_weight:
+            weights = 2 * shown / len(shown)  # half of the rows are demonstrations
+            value += config.imitation_weight * imitation_loss(mode, *shares.rows((done[:, :mode.shape[-1]], weights)))
         return value, (mode, info)
 
     @staticmethod

@@ -42,7 +42,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Greedy episodes after so many environment steps and seconds of training (evaluations not counted)."""
+    """What greedy episodes say after so many environment steps, and seconds, those of evaluations not counted."""
 
     env_steps: int
     seconds: float
