@@ -21,6 +21,7 @@ constexpr int WIDTH = 8, ROWS = 6;
 #else
 constexpr int WIDTH = 4, ROWS = 4;
 #endif
+constexpr long AHEAD = 128;       // bytes to fetch: rows are too far apart for a processor to guess what comes next
 constexpr float EPSILON = 1e-6f;  // layers.py's
 typedef float Vector __attribute__((vector_size(4 * WIDTH)));
 typedef float Unaligned __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
@@ -105,8 +106,11 @@ inline void pack(Bytes b, long width, long k, float* panel) {
     for (; width == WIDE && b.row == 1 && b.scale_column == 1 && q + 16 <= k; q += 16)
       for (long i = 0; i < WIDE; i += 16) {
         __m128i bytes[16];
-        for (int r = 0; r < 16; ++r)
-          bytes[r] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(b.data + q + (i + r) * b.column));
+        for (int r = 0; r < 16; ++r) {
+          const uint8_t* const from = b.data + q + (i + r) * b.column;
+          bytes[r] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+          __builtin_prefetch(from + AHEAD);
+        }
         for (int round = 0; round < 4; ++round) {  // a perfect shuffle of the 256 bytes; four of them transpose
           __m128i shuffled[16];
           for (int r = 0; r < 8; ++r) {
@@ -123,6 +127,7 @@ inline void pack(Bytes b, long width, long k, float* panel) {
     const float* scale = b.scale + q * b.scale_row;
     float* const to = panel + q * WIDE;
     if (width == WIDE && b.column == 1 && b.scale_column == 0) {
+      __builtin_prefetch(from + AHEAD);
 #pragma omp simd
       for (long i = 0; i < WIDE; ++i) to[i] = from[i] * *scale;
     } else {

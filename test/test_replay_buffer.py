@@ -89,6 +89,7 @@ def test_batches_have_the_shape_asked_for(shape, spec):
         for f in spec.image_fields:
             assert observations[f.name].shape == (*lead, *f.shape)
             assert observations[f.name].dtype == np.uint8
+            assert observations[f.name].ctypes.data % 64 == 0  # JAX takes it without a copy
     expect_whole(batch)
 
 

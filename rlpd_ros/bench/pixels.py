@@ -104,12 +104,14 @@ def _update_rates(effort: Effort, online: ReplayBuffer, demos: ReplayBuffer, pol
     config, rng = AgentConfig(), np.random.default_rng(0)
     agent = Agent.create(online.spec, policy, config, 0, backbone)
     info: dict[str, jax.Array] = {}
+    before: dict[str, jax.Array] = {}
 
-    def step() -> None:
-        nonlocal agent, info
+    def step() -> None:  # as the learner does
+        nonlocal agent, info, before
         batch = symmetric_batches(online, demos, config.utd_ratio, BATCH, rng)
-        for value in info.values():
+        for value in before.values():
             value.block_until_ready()
+        before = info
         agent, info = agent.update(batch, BATCH // 2)
 
     measured = [config.utd_ratio * rate for rate in rates(step, effort)]

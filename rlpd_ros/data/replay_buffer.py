@@ -145,7 +145,7 @@ def _mix(parts: list[tuple[ReplayBuffer, slice]], rounds_and_size: tuple[int, in
     rounds, size = rounds_and_size
     spec, image_shapes = parts[0][0].spec, parts[0][0]._image_shapes
     rows = np.empty((rounds, size, _width(spec)), np.float32)
-    images = {name: np.empty((2, rounds, size, prod(item)), np.uint8) for name, item in image_shapes.items()}
+    images = {name: [_aligned((rounds, size, prod(item))) for _ in range(2)] for name, item in image_shapes.items()}
     for buffer, part in parts:
         where = buffer._draw((rounds, len(range(size)[part])), rng)
         rows[:, part] = buffer._rows.take(where, axis=0)
@@ -156,14 +156,21 @@ def _mix(parts: list[tuple[ReplayBuffer, slice]], rounds_and_size: tuple[int, in
         if frames.variants > 1:
             frame += rng.integers(frames.variants, size=frame.shape)
         for name, both in images.items():
-            stored = frames.data[name].reshape(-1, both.shape[-1])
+            stored = frames.data[name].reshape(-1, both[0].shape[-1])
             for which, i in np.ndindex(2, rounds):  # straight into place; "clip" spares a buffer, indices are right
-                stored.take(frame[i, :, which], axis=0, out=both[which, i, part], mode="clip")
+                stored.take(frame[i, :, which], axis=0, out=both[which][i, part], mode="clip")
     states, next_states, actions, rewards, masks, shown = (
         column.reshape(*shape, *column.shape[2:]) for column in _columns(spec, rows))
     now, following = ({name: both[which].reshape(*shape, *image_shapes[name]) for name, both in images.items()}
                       for which in (0, 1))
     return Batch({"state": states, **now}, actions, rewards, masks, {"state": next_states, **following}, shown)
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """Return room for bytes, at a multiple of 64: JAX computes with such arrays in place, others it copies."""
+    size = prod(shape)
+    room = np.empty(size + 63, np.uint8)
+    return room[-room.ctypes.data % 64:][:size].reshape(shape)
 
 
 def _width(spec: SpaceSpec) -> int:
