@@ -42,7 +42,7 @@ def fingerprint(data: bytes | str) -> str:
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()[:16]
 
 
-def checksum(data: bytes) -> str:
+def checksum(data: bytes | memoryview) -> str:
     """Return the XXH3 hash of ``data``, 16 hex digits: for a policy in a twentieth of SHA-256's time."""
     return xxhash.xxh3_64_hexdigest(data)
 
@@ -338,7 +338,7 @@ class PolicySnapshot:
     probe: Observation
     probe_action: np.ndarray
     change: float
-    data: bytes
+    data: bytes | memoryview
     stamp: int = 0  # ns
 
 
