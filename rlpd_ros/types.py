@@ -225,6 +225,9 @@ class ActionRecord:
     stamp: int = 0  # ns, of the observation answered
 
 
+WINDOW = 500  # transitions under way, of all senders together: half of what the middleware queues
+
+
 @dataclass(frozen=True)
 class Acknowledgement:
     """The learner's receipt to one session; see TransitionsAck.msg."""
@@ -238,6 +241,7 @@ class Acknowledgement:
     duplicates: int = 0
     rejected: int = 0
     text: str = ""
+    window: int = WINDOW
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ class ActorNode(Node):
         self._publish_status()
 
     def _on_ack(self, message) -> None:
-        if self._actor is not None:
+        if self._actor is not None and self._actor.sender.has(message.session):  # most are for others
             self._actor.acknowledge(messages.to_acknowledgement(message))
 
     def _on_learner_status(self, message) -> None:
