@@ -46,7 +46,7 @@ def fingerprint(data: bytes | str) -> str:
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()[:16]
 
 
-def checksum(data: bytes) -> str:
+def checksum(data: bytes | memoryview) -> str:
     """Return the XXH3 hash of ``data``, 16 hex digits: for a policy in a twentieth of SHA-256's time."""
     return xxhash.xxh3_64_hexdigest(data)
 
@@ -229,6 +229,9 @@ class ActionRecord:
     stamp: int = 0  # ns, of the observation answered
 
 
+WINDOW = 500  # transitions under way, of all senders together: half of what the middleware queues
+
+
 @dataclass(frozen=True)
 class Acknowledgement:
     """The learner's receipt to one session; see TransitionsAck.msg."""
@@ -242,6 +245,7 @@ class Acknowledgement:
     duplicates: int = 0
     rejected: int = 0
     text: str = ""
+    window: int = WINDOW
 
 
 @dataclass(frozen=True)
@@ -344,7 +348,7 @@ class PolicySnapshot:
     probe: Observation
     probe_action: np.ndarray
     change: float
-    data: bytes
+    data: bytes | memoryview
     stamp: int = 0  # ns
 
 

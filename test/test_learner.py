@@ -31,6 +31,19 @@ def test_a_receipt_is_given_only_for_what_is_on_disk() -> None:
     assert len(world.calls) == 4  # nothing new, nothing to say
 
 
+def test_all_who_send_share_what_may_be_under_way() -> None:
+    world = World()
+    world.feed(1, 1)
+    assert world.answer().window == 500
+    for i in range(1, 5):
+        world.feed(1, 1, f"actor-{i}")
+    assert world.answer("actor-4").window == 125
+    for i in range(1, 3):
+        world.hear(f"actor-{i}")
+    world.feed(2, 2)
+    assert world.answer().window == 250  # of those who live the others may send as well
+
+
 def test_a_full_disk_stops_the_receipts_and_nothing_else() -> None:
     world = World(training_starts=5)
     world.learner.publish()

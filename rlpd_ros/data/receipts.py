@@ -10,7 +10,7 @@ from rlpd_ros.data.intake import Intake
 from rlpd_ros.data.ledger import Account
 from rlpd_ros.errors import DataError
 from rlpd_ros.status import LearnerReport
-from rlpd_ros.types import Acknowledgement
+from rlpd_ros.types import WINDOW, Acknowledgement
 
 UNLIMITED = 2**63 - 1
 STORE_WARNING = 10.0  # s between two warnings that nothing can be stored
@@ -29,7 +29,9 @@ class Receipts:
     """Answer whom ``intake`` owes a receipt, through ``out``, once what came is durable.
 
     In ``lockstep`` a receipt releases training steps: ``starts`` until training begins, then one for each gradient
-    step, and ``ahead`` beforehand. ``report`` says how far training is. ``clock`` returns seconds, monotonic.
+    step, and ``ahead`` beforehand. All who send share ``WINDOW``: of more, some would be lost in full queues, the rest
+    sent again for waiting there too long, until little else is sent. ``report`` says how far training is. ``clock``
+    returns seconds, monotonic.
     """
 
     def __init__(self, intake: Intake, report: LearnerReport, out: ReceiptOutputs, session: str, lockstep: bool,
@@ -49,12 +51,14 @@ class Receipts:
         owed = self._intake.to_acknowledge
         if not owed or not self._flush():
             return
+        window = max(1, WINDOW // max(actors, len(owed)))
         for session in owed:
             account = self._intake.ledger[session]
             self._out.acknowledge(Acknowledgement(
                 session=session, learner_session=self._session, sequence=account.sequence,
                 budget=account.sequence + self._budget(account, actors), env_steps=self._report.env_steps,
-                stored=account.stored, duplicates=account.duplicates, rejected=account.rejected, text=account.text))
+                stored=account.stored, duplicates=account.duplicates, rejected=account.rejected, text=account.text,
+                window=window))
         owed.clear()
 
     def _flush(self) -> bool:
