@@ -38,10 +38,14 @@ def test_all_who_send_share_what_may_be_under_way() -> None:
     for i in range(1, 5):
         world.feed(1, 1, f"actor-{i}")
     assert world.answer("actor-4").window == 125
+    world.now += 3.0
+    world.feed(2, 2)
+    assert world.answer().window == 500  # the others have ended
     for i in range(1, 3):
         world.hear(f"actor-{i}")
-    world.feed(2, 2)
-    assert world.answer().window == 250  # of those who live the others may send as well
+    world.now += 2.5
+    world.feed(3, 3)
+    assert world.answer().window == 250  # the other one lives, and may send at any time
 
 
 def test_a_full_disk_stops_the_receipts_and_nothing_else() -> None:

@@ -13,6 +13,7 @@ from rlpd_ros.status import LearnerReport
 from rlpd_ros.types import WINDOW, Acknowledgement
 
 UNLIMITED = 2**63 - 1
+LATELY = 2.0  # s
 STORE_WARNING = 10.0  # s between two warnings that nothing can be stored
 
 
@@ -45,13 +46,14 @@ class Receipts:
         self._ahead = ahead
         self._clock = clock
         self._warned_at = -STORE_WARNING
+        self._owed_at: dict[str, float] = {}  # session -> when it was owed a receipt last
 
     def send(self, actors: int) -> None:
         """Make what came in durable, then acknowledge it; what is released is shared by so many living actors."""
         owed = self._intake.to_acknowledge
         if not owed or not self._flush():
             return
-        window = max(1, WINDOW // max(actors, len(owed)))
+        window = max(1, WINDOW // max(actors, self._senders()))
         for session in owed:
             account = self._intake.ledger[session]
             self._out.acknowledge(Acknowledgement(
@@ -60,6 +62,13 @@ class Receipts:
                 stored=account.stored, duplicates=account.duplicates, rejected=account.rejected, text=account.text,
                 window=window))
         owed.clear()
+
+    def _senders(self) -> int:
+        """Return how many are or were owed a receipt lately."""
+        now = self._clock()
+        self._owed_at |= dict.fromkeys(self._intake.to_acknowledge, now)
+        self._owed_at = {session: at for session, at in self._owed_at.items() if now - at < LATELY}
+        return len(self._owed_at)
 
     def _flush(self) -> bool:
         report = self._report
