@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Nothing of the standard library is instantiated here: the linker might choose a copy of it that was compiled for
-// an instruction set which the processor lacks.
-#include "kernels.h"
-
+// Dense networks and Adam.
 #include <math.h>
-#include <stdint.h>
 #include <string.h>
+
+#include "instruction_set.h"
+
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
@@ -13,18 +12,8 @@
 namespace rlpd::INSTRUCTION_SET {
 namespace {
 
-// ROWS x 2 vectors of sums stay in registers, with two vectors of b and an element of a: 32 registers, or 16.
-#if defined(__AVX512F__)
-constexpr int WIDTH = 16, ROWS = 8;
-#elif defined(__AVX__)
-constexpr int WIDTH = 8, ROWS = 6;
-#else
-constexpr int WIDTH = 4, ROWS = 4;
-#endif
 constexpr long AHEAD = 128;       // bytes to fetch: rows are too far apart for a processor to guess what comes next
 constexpr float EPSILON = 1e-6f;  // layers.py's
-typedef float Vector __attribute__((vector_size(4 * WIDTH)));
-typedef float Unaligned __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 
 // c (M, n) = a (M, k) b (k, n) + start (n), n at most V vectors; b is packed, its rows V vectors apart.
 // Not inlined: GCC then finds registers for all sums. `a` comes in pieces, which registers hold.
@@ -291,6 +280,6 @@ void adam(Adam how, long n, const float* grad, const float* const in[4], float* 
 
 }  // namespace
 
-const Kernels kernels = {multiply, multiply_panels<Bytes>, activate, deactivate, adam};
+const Kernels kernels = {multiply, multiply_panels<Bytes>, activate, deactivate, adam, convolve, moments, rectify, pool};
 
 }  // namespace rlpd::INSTRUCTION_SET

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The arithmetic of dense networks, for one thread. kernels.cpp is compiled once for each instruction set.
+// The arithmetic of networks, for one thread, which is compiled once for each instruction set.
 #pragma once
 
 #include <stdint.h>
@@ -21,6 +21,13 @@ struct Bytes {
   const float* scale;
   long scale_row, scale_column;
 };
+
+// How a map lies in memory for a window that moves over it in steps of 1 or 2: with the zeros around it, in steps of 2
+// taken apart into even and odd rows and columns, so that what neighbouring places see lies side by side. Place (y, x)
+// is, with r = y + top and q = x + left, at (r % stride * stride + q % stride) * phase + r / stride * row + q / stride.
+struct Grid { long stride, top, left, row, phase; };
+
+struct Affine { float scale, shift; };
 
 // What is normalised, and how; scale and shift are nullptr without LayerNorm.
 struct Nonlinearity {
@@ -50,9 +57,25 @@ struct Kernels {
   // A step of Adam for n parameters, and of the target that follows them unless that is nullptr. Every array
   // is read from `in` and written to `out`: parameters, first and second moment, target.
   void (*adam)(Adam how, long n, const float* grad, const float* const in[4], float* const out[4]);
+
+  // Outputs `first` to first + count of a convolution, each in a row of n, a multiple of PLACES: place p of output f is
+  // the sum of kernel[q * filters + f] * in[p + taps[q]] over q < k.
+  void (*convolve)(const float* kernel, long filters, long first, long count, const float* in, const long* taps, long k,
+                   float* out, long n);
+
+  // Sum and sum of squares of a map whose rows are `row` apart; what lies between them becomes 0.
+  void (*moments)(float* map, long height, long width, long row, float sums[2]);
+
+  // To a grid: max(f(map) + g(shortcut), 0), or without shortcut if that is nullptr.
+  void (*rectify)(Affine f, const float* map, long row, Affine g, const float* shortcut, long shortcut_row, long height,
+                  long width, Grid grid, float* to);
+
+  // out[p] = the largest of in[p + taps[q]] over q < k, for p < n.
+  void (*pool)(const float* in, const long* taps, long k, float* out, long n);
 };
 
-constexpr long PANEL = 32;  // columns that are multiplied at once, at most
+constexpr long PANEL = 32;   // columns that are multiplied at once, at most
+constexpr long PLACES = 16;  // of a map that are computed at once, at least
 
 namespace baseline { extern const Kernels kernels; }
 namespace avx2 { extern const Kernels kernels; }

@@ -14,6 +14,7 @@ from jax import lax
 
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.exported_policy import load_policy, save_policy
+from rlpd_ros.rl import native
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.backbone import backbone_of, load_backbone
 from rlpd_ros.rl.checkpoint import CheckpointStore
@@ -260,8 +261,9 @@ def test_a_policy_sees_its_cameras_and_the_backbone_does_not_travel(tmp_path):
         policy.mode(params, replace(seen, images={"front": seen.images["front"]}))
 
 
-def test_all_that_acts_is_computed_in_full_precision():
+def test_all_that_acts_is_computed_in_full_precision(monkeypatch):
     """What a GPU would otherwise round, no other machine could reproduce."""
+    monkeypatch.setattr(native, "is_available", lambda: False)  # as on a GPU
     policy = policy_of(hybrid_gripper=True)
     program = str(jax.make_jaxpr(policy._act_of)(
         policy.init(0), policy._frozen, policy._inputs(observation(0)), jax.random.PRNGKey(0), np.float32(0)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Native code sees what JAX sees: cameras' feature maps to vectors, and their gradients."""
+"""Native code sees what JAX sees: the frozen network's maps, cameras' maps to vectors, and those gradients."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_encoders import AGENT, SMALL, SPEC, batch, numbers
+from test_encoders import AGENT, BACKBONE, SIDE, SMALL, SPEC, batch, numbers, observation
 
 from rlpd_ros.rl import native
 from rlpd_ros.rl.agent import Agent
+from rlpd_ros.rl.backbone import load_backbone
 from rlpd_ros.rl.config import PolicyConfig
-from rlpd_ros.rl.encoders import Compression, Features, pack
+from rlpd_ros.rl.encoders import Compression, Features, feature_shape, frozen_features, pack
+from rlpd_ros.rl.networks import make_encoder
+from rlpd_ros.rl.policy import Policy, make_snapshot, verify
+from rlpd_ros.rl.sight import prepare
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="native code is for CPUs")
 
@@ -64,6 +68,52 @@ def test_compression_and_its_gradients_are_those_of_jax(leading, stages, places,
     np.testing.assert_array_equal(alone, ours[0][1])
 
 
+@pytest.mark.parametrize(("count", "height", "width", "colours", "stages"), [
+    (3, 128, 128, 3, 2), (2, 128, 128, 3, 1), (5, 64, 48, 3, 2), (2, 33, 47, 3, 2), (1, 17, 31, 1, 2), (2, 9, 8, 3, 2),
+    (2, 64, 64, 3, 3), (2, 100, 77, 3, 4)], ids=str)
+def test_frozen_maps_are_those_of_jax_whatever_else_is_seen(count, height, width, colours, stages, monkeypatch):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, height, width, colours), np.uint8)
+
+    def altered(leaf: np.ndarray) -> np.ndarray:  # scales and shifts make a difference, and some are negative
+        return np.float32(leaf * rng.normal(1, 0.5, leaf.shape) + (leaf.ndim == 1) * rng.normal(0, 0.3, leaf.shape))
+
+    backbone = jax.tree.map(altered, load_backbone("", stages).params)
+
+    def seen(images):
+        return np.asarray(frozen_features(backbone, {"front": images})["front"].maps)
+
+    ours, theirs = both_ways(monkeypatch, lambda: seen(images))
+    expect_close(ours, theirs, 2e-5)
+    assert ours.shape == (count, *feature_shape(images.shape[1:], stages))
+    for image, maps in zip(images, ours, strict=True):
+        alone = seen(image)
+        np.testing.assert_allclose(alone, maps, atol=1e-5)
+        assert stages > 2 or np.array_equal(alone, maps)  # what XLA computes depends on how many there are
+
+
+def test_learner_and_actor_agree_though_only_one_has_it(monkeypatch):
+    config = replace(SMALL, hidden_dims=(64, 64), bottleneck_dim=64)
+    errors = []
+    for seed in range(3):
+        policy = Policy(SPEC, config)
+        snapshot = make_snapshot(policy, policy.init(seed), SPEC, observation(seed), session="learner", version=1,
+                                 gradient_step=1)
+        with monkeypatch.context() as patch:
+            patch.setattr(native, "is_available", lambda: False)
+            errors.append(verify(snapshot, Policy(SPEC, config), SPEC)[1])
+    assert 0 < max(errors) < 1e-5
+
+
+def test_images_of_a_batch_are_seen_by_it(monkeypatch):
+    """Within a loop over many, as ``prepare`` makes one."""
+    images = np.random.default_rng(0).integers(0, 256, (2, 11, SIDE, SIDE, 3), np.uint8)
+    offsets = {"state": np.zeros((2, 11, 3), np.float32), "front": images, "wrist": images}
+    encoder = make_encoder(SPEC, SMALL)
+    ours, theirs = both_ways(monkeypatch, lambda: prepare(encoder, BACKBONE, offsets, jax.random.PRNGKey(0)))
+    expect_close(ours, theirs)
+
+
 def test_feature_maps_have_no_gradient():
     maps = jnp.ones((2, 64, 4))
     network = Compression(replace(SMALL, backbone_stages=1))
@@ -97,3 +147,8 @@ def test_a_batch_is_compressed_natively_and_an_observation_is_not():
     network, seen = Compression(SMALL), Features(np.zeros((128, 4), np.float32), np.float32(1))
     params = network.init(jax.random.PRNGKey(0), seen)
     assert "rlpd_" not in jax.jit(network.apply).lower(params, seen).as_text()
+    policy = Policy(SPEC, SMALL)
+    acting = jax.jit(policy._act_of).lower(policy.init(0), policy._frozen, policy._inputs(observation(0)),
+                                           jax.random.PRNGKey(0), np.float32(0)).as_text()
+    assert acting.count("@rlpd_see(") == 1  # both cameras at once
+    assert "stablehlo.convolution" not in acting

@@ -8,6 +8,7 @@ and sizes: HIL-SERL, Luo et al. 2024, arXiv:2410.21845. Random shifts: DrQ, Kost
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from rlpd_ros.rl.layers import LayerNorm
 STAGES = 4  # of the ResNet
 FINEST = 16  # pixels from one place of frozen features to the next, at least: finer maps would take too much memory
 PAD = 4  # pixels by which a random shift may move an image, each way
+NATIVE_STAGES = 2  # for native code: later ones have small maps and large kernels, which XLA multiplies as well
 SMALL = 64  # places of feature maps that are multiplied rather than convolved
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, with which the file's weights were trained
 _SCALE_BYTES = 4
@@ -51,7 +53,7 @@ class ResNet10(nn.Module):
         x = nn.relu(_group_norm("norm_init")(x))
         x = nn.max_pool(x, (3, 3), (2, 2), "SAME")
         for stage in range(self.stages):
-            x = ResNetBlock(64 * 2**stage, 1 if stage == 0 else 2, name=f"ResNetBlock_{stage}")(x)
+            x = _stage(stage, name=_block(stage))(x)
         return x
 
 
@@ -68,6 +70,14 @@ class ResNetBlock(nn.Module):
         if x.shape != y.shape:
             x = _group_norm("norm_proj")(Convolution(self.filters, 1, self.stride, name="conv_proj")(x))
         return nn.relu(x + y)
+
+
+def _block(stage: int) -> str:
+    return f"ResNetBlock_{stage}"
+
+
+def _stage(stage: int, **settings: Any) -> ResNetBlock:
+    return ResNetBlock(64 * 2**stage, 1 if stage == 0 else 2, **settings)
 
 
 class SmallNetwork(nn.Module):
@@ -171,7 +181,7 @@ class Encoder(nn.Module):
         features = {name: observations[name] for name in self.cameras}
         if self.config.encoder != FROZEN:
             network = (ResNet10 if self.config.encoder == "resnet10" else SmallNetwork)(name="convolutions")
-            features = see(network, features)
+            features = see(lambda images: _channels_first(network(images)), features)
         seen = [Compression(self.config, name=f"camera_{name}")(features[name]) for name in self.cameras]
         state = jnp.tanh(LayerNorm(name="state_norm")(nn.Dense(self.config.proprio_dim, name="state")(state)))
         return jnp.concatenate([*seen, state], axis=-1)
@@ -191,17 +201,31 @@ def feature_shape(image: tuple[int, ...], stages: int) -> tuple[int, int]:
 def frozen_features(backbone: Mapping[str, Any], images: Mapping[str, Any]) -> dict[str, Features]:
     """Return what the frozen stages of a ResNet10 see in images (..., h, w, 3): see ``feature_shape``."""
     stages = stages_of(backbone)
-    window = (max(1, FINEST // 2 ** (stages + 1)),) * 2
+    side = max(1, FINEST // 2 ** (stages + 1))
+    network = _frozen_natively if native.is_available() else _frozen
+    return see(partial(network, backbone, stages, side), images)
 
-    def network(images: jax.Array) -> jax.Array:
-        maps = ResNet10(stages).apply({"params": backbone}, images)
-        return nn.avg_pool(maps, window, window, "SAME", count_include_pad=False)
 
-    return see(network, images)
+def _frozen(backbone: Mapping[str, Any], stages: int, side: int, images: jax.Array) -> jax.Array:
+    maps = ResNet10(stages).apply({"params": backbone}, images)
+    return _channels_first(nn.avg_pool(maps, (side, side), (side, side), "SAME", count_include_pad=False))
+
+
+def _frozen_natively(backbone: Mapping[str, Any], stages: int, side: int, images: jax.Array) -> jax.Array:
+    late = range(NATIVE_STAGES, stages)
+    early = {name: params for name, params in backbone.items() if name not in map(_block, late)}
+    maps: Any = native.see(early, stages - len(late), images, side)
+    if late:
+        height, width = (-(-side // 2 ** (NATIVE_STAGES + 1)) for side in images.shape[1:3])
+        maps = jnp.swapaxes(maps, 1, 2).reshape(len(images), height, width, -1)
+        for stage in late:
+            maps = _stage(stage).apply({"params": backbone[_block(stage)]}, maps)
+        maps = _channels_first(maps)
+    return maps
 
 
 def see(network: Any, images: Mapping[str, Any]) -> dict[str, Features]:
-    """Return what ``network`` makes of images (..., h, w, 3): all cameras at once where they have one shape."""
+    """Return the maps that ``network`` makes of images (..., h, w, 3): all cameras at once if they have one shape."""
     shapes = {name: image.shape for name, image in images.items()}
     flat = {name: image.reshape(-1, *image.shape[-3:]) for name, image in images.items()}
     if len(set(shapes.values())) == 1:
@@ -209,17 +233,13 @@ def see(network: Any, images: Mapping[str, Any]) -> dict[str, Features]:
         seen = dict(zip(images, jnp.split(maps, len(images)), strict=True))
     else:
         seen = {name: network(image) for name, image in flat.items()}
-    return {name: Features(_channels_first(seen[name]).reshape(*shape[:-3], *_maps_shape(seen[name])),
-                           jnp.ones(shape[:-3])) for name, shape in shapes.items()}
+    return {name: Features(seen[name].reshape(*shape[:-3], *seen[name].shape[1:]), jnp.ones(shape[:-3]))
+            for name, shape in shapes.items()}
 
 
 def _channels_first(maps: jax.Array) -> jax.Array:
     """Make (n, h, w, channels) to (n, channels, h * w)."""
     return jnp.swapaxes(maps.reshape(len(maps), -1, maps.shape[-1]), 1, 2)
-
-
-def _maps_shape(maps: jax.Array) -> tuple[int, int]:
-    return maps.shape[-1], prod(maps.shape[1:3])
 
 
 def random_shift(images: jax.Array, offsets: jax.Array) -> jax.Array:

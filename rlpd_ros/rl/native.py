@@ -10,6 +10,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from functools import cache, partial
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,8 @@ import rlpd_ros
 
 SWITCH = "RLPD_NATIVE"  # environment variable: 0 for none of this, avx2 or baseline for the code of older processors
 _LIBRARY = "librlpd_native.so"
-_OPERATIONS = ("rlpd_forward", "rlpd_backward", "rlpd_adam", "rlpd_compress", "rlpd_compress_backward")
+_OPERATIONS = ("rlpd_forward", "rlpd_backward", "rlpd_adam", "rlpd_compress", "rlpd_compress_backward",
+               "rlpd_see")
 _ACTIVATIONS = ("tanh", "relu", "silu")  # as in native/kernels.h
 
 Layers = list[tuple[jax.Array, ...]]  # kernel, bias, with LayerNorm scale and shift: the ensemble's axis first
@@ -144,6 +146,18 @@ def _compress(maps: jax.Array, params: tuple[jax.Array, ...], with_residuals: bo
     shapes: list[tuple[int, ...]] = [(len(maps), n), (inputs, len(maps)), (len(maps), n), (len(maps),)]
     results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes[:None if with_residuals else 1]]
     return _call("rlpd_compress", results, [maps, *params], {})
+
+
+def see(backbone: Any, stages: int, images: jax.Array, averaged: int) -> jax.Array:
+    """Return the maps (..., channels, places) that a frozen ResNet10 of so many ``stages`` makes of uint8 images.
+
+    ``images``: (..., h, w, 1 or 3). ``averaged``: side of the squares of places that become one. There is no gradient.
+    """
+    stride = averaged * 2 ** (stages + 1)
+    places = prod(-(-side // stride) for side in images.shape[-3:-1])
+    result = jax.ShapeDtypeStruct((*images.shape[:-3], 2 ** (stages + 5), places), jnp.float32)
+    call = jax.ffi.ffi_call("rlpd_see", result, vmap_method="expand_dims")
+    return call(images, *jax.tree.leaves(backbone), averaged=np.int32(averaged))
 
 
 def adam(grads: Any, params: Any, opt_state: Any, learning_rate: float, target: Any = None, tau: float = 0.0
