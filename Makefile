@@ -12,7 +12,7 @@ venv := .venv/.installed-$(underlay)
 built := install/.built-$(underlay)
 
 .DEFAULT_GOAL := help
-.PHONY: help build train train-pixels test bench faults chaos fuzz soak lint gym-hil clean always
+.PHONY: help build train train-pixels test bench faults chaos fuzz soak learning lint gym-hil clean always
 
 help: ## show what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 # /p' Makefile | column -t -s '#'
@@ -44,6 +44,9 @@ fuzz: build ## feed nodes and readers malformed messages and damaged files
 
 soak: build ## run an hour at 50 Hz with two cameras and watch the memory (18 GB of disk; ARGS="--minutes 5")
 	@. ./env.sh && python test/soak/run.py $(ARGS)
+
+learning: build ## compare how settings learn, without ROS (ARGS="presets --seeds 0 1 2 3 4")
+	@. ./env.sh && python test/learning/suite.py $(or $(ARGS),imitation)
 
 lint: build ## check style and types
 	@. ./env.sh && ruff check . && mypy

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from rlpd_ros.data.replay_buffer import ReplayBuffer, expect_memory, machine_mem
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.policy import Policy, make_snapshot
+from rlpd_ros.rl.sight import FeatureReplay
 from rlpd_ros.settings import LearnerConfig
 from rlpd_ros.status import ActorReport, LearnerReport, LearnerState
 from rlpd_ros.types import (
@@ -31,7 +32,7 @@ REMEDY = ("Training has stopped and the last policy stays out; look for huge obs
           "learning rates")
 PUBLISHED = 20  # newest policies that are remembered, besides those that actors act on
 DISTANCE = "demo_action_distance"
-FEATURES_AT_ONCE = 8  # observations whose features are computed between two rounds of messages
+SHIFTS_AT_ONCE = 16  # shifted observations whose features are computed between two rounds of messages
 BACKLOG = 500  # observations whose images may wait for that in memory: what one sender has under way
 
 
@@ -44,19 +45,37 @@ class LearnerOutputs(ReceiptOutputs, Protocol):
     def measure(self, table: str, step: int, values: Mapping[str, Any]) -> None: ...
 
 
+class Kept(NamedTuple):
+    """What the buffers keep of images in place of them; None: the images themselves."""
+
+    online: FeatureFunction | None = None
+    demos: FeatureFunction | None = None
+
+    @staticmethod
+    def of(policy: Policy, spec: SpaceSpec, config: LearnerConfig) -> Kept:
+        """Return features of the policy's frozen backbone, if it has one and they shall be replayed."""
+        if policy.backbone is None or not config.feature_replay:
+            return IMAGES_THEMSELVES
+        return Kept(*(FeatureReplay(spec, policy.backbone.params, shifts)
+                      for shifts in (config.feature_shifts, config.demo_feature_shifts)))
+
+
+IMAGES_THEMSELVES = Kept()
+
+
 class Learner:
     """Train on what comes through ``intake``, and publish through ``out``.
 
     The owner calls ``train`` as often as it can and ``service`` after each round of incoming messages. ``clock``
-    returns seconds, monotonic; ``wall_ns`` nanoseconds. ``run`` names the run in the status. ``features`` are what the
-    buffers keep of images. Raises ConfigError if the machine has not the memory for full buffers.
+    returns seconds, monotonic; ``wall_ns`` nanoseconds. ``run`` names the run in the status. Raises ConfigError if the
+    machine has not the memory for full buffers.
     """
 
     result: PolicySnapshot  # the policy that the run ends with, from ``finish`` on
 
     def __init__(self, config: LearnerConfig, agent: Agent, policy: Policy, spec: SpaceSpec, out: LearnerOutputs,
                  session: str, run: str, clock: Callable[[], float], wall_ns: Callable[[], int],
-                 features: FeatureFunction | None = None) -> None:
+                 kept: Kept = IMAGES_THEMSELVES) -> None:
         self.config = config
         self.agent = agent
         self.spec = spec
@@ -72,8 +91,8 @@ class Learner:
         self._wall_ns = wall_ns
         self._rng = np.random.default_rng(config.seed)
 
-        self.online = ReplayBuffer(spec, config.replay_buffer_capacity, features)
-        self.demos = ReplayBuffer(spec, config.demo_buffer_capacity, features)
+        self.online = ReplayBuffer(spec, config.replay_buffer_capacity, kept.online)
+        self.demos = ReplayBuffer(spec, config.demo_buffer_capacity, kept.demos)
         expect_memory(self.online.nbytes + self.demos.nbytes, self.online.capacity + self.demos.capacity,
                       "the online and the demonstration buffer, together")
         self.intake = Intake(spec, self.online, self.demos, self.report, out.store, out.warn, clock)
@@ -144,8 +163,9 @@ class Learner:
             self._compute_features()
 
     def _compute_features(self) -> None:
-        for buffer in (self.demos, self.online):  # a few at a time: receipts must not wait for the features of many
-            buffer.prepare(FEATURES_AT_ONCE)
+        config = self.config
+        for buffer, shifts in ((self.demos, config.demo_feature_shifts), (self.online, config.feature_shifts)):
+            buffer.prepare(max(1, SHIFTS_AT_ONCE // shifts))  # a few at a time: receipts must not wait for many
 
     # Training
 

@@ -63,6 +63,8 @@ class LearnerConfig:
     feature_replay: bool = parameter(
         True, "with a frozen encoder, keep its features of images in place of them; false: see images at each step")
     feature_shifts: int = parameter(2, "random shifts of each image whose features are kept", 1, 16)
+    demo_feature_shifts: int = parameter(
+        8, "the same of demonstrations: there are few, and half of each mini-batch is drawn from them", 1, 16)
     require_demonstrations: bool = parameter(True, "wait for the demo loader's manifest and for all that it counts")
     checkpoint_period: int = parameter(5_000, "gradient steps between two checkpoints", low=1)
     log_period: int = parameter(100, "gradient steps between two lines of metrics", low=1)

@@ -32,6 +32,10 @@ class Source(IntEnum):
     HOLD = 4
 
 
+EXPERTS = (Source.INTERVENTION, Source.DEMONSTRATION)
+"""Whose actions are worth imitating."""
+
+
 def new_session(kind: str) -> str:
     """Name one life of one process, e.g. "actor-3fa9c1d2": a restarted process is a new session."""
     return f"{kind}-{secrets.token_hex(4)}"
@@ -42,7 +46,7 @@ def fingerprint(data: bytes | str) -> str:
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()[:16]
 
 
-def checksum(data: bytes) -> str:
+def checksum(data: bytes | memoryview) -> str:
     """Return the XXH3 hash of ``data``, 16 hex digits: for a policy in a twentieth of SHA-256's time."""
     return xxhash.xxh3_64_hexdigest(data)
 
@@ -225,6 +229,9 @@ class ActionRecord:
     stamp: int = 0  # ns, of the observation answered
 
 
+WINDOW = 500  # transitions under way, of all senders together: half of what the middleware queues
+
+
 @dataclass(frozen=True)
 class Acknowledgement:
     """The learner's receipt to one session; see TransitionsAck.msg."""
@@ -238,6 +245,7 @@ class Acknowledgement:
     duplicates: int = 0
     rejected: int = 0
     text: str = ""
+    window: int = WINDOW
 
 
 @dataclass(frozen=True)
@@ -314,7 +322,8 @@ class Transition:
 class Batch(NamedTuple):
     """Arrays with a common leading shape: (batch, ...) or (utd_ratio, batch, ...).
 
-    ``observations`` and ``next_observations`` map "state" (float32) and image names (uint8) to arrays.
+    ``observations`` and ``next_observations`` map "state" (float32) and image names (uint8) to arrays. ``shown`` is 1
+    where an expert or a person chose the action (see ``EXPERTS``), else 0.
     """
 
     observations: dict[str, np.ndarray]
@@ -322,6 +331,7 @@ class Batch(NamedTuple):
     rewards: np.ndarray
     masks: np.ndarray
     next_observations: dict[str, np.ndarray]
+    shown: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -338,7 +348,7 @@ class PolicySnapshot:
     probe: Observation
     probe_action: np.ndarray
     change: float
-    data: bytes
+    data: bytes | memoryview
     stamp: int = 0  # ns
 
 

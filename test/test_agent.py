@@ -19,6 +19,7 @@ from rlpd_ros.rl.losses import (
     actor_loss,
     critic_loss,
     draw_subset,
+    imitation_loss,
     target_update,
     target_value,
     temperature_loss,
@@ -45,9 +46,10 @@ def make_batch(utd_ratio: int = 1, seed: int = 0, masks: float | None = None) ->
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal((utd_ratio, SIZE, *shape), np.float32)
 
+    shape = (utd_ratio, SIZE)
     return Batch({"state": normal(STATES)}, np.tanh(normal(ACTIONS)), normal(),
-                 rng.integers(0, 2, (utd_ratio, SIZE)).astype(np.float32) if masks is None
-                 else np.full((utd_ratio, SIZE), masks, np.float32), {"state": normal(STATES)})
+                 rng.integers(0, 2, shape).astype(np.float32) if masks is None else np.full(shape, masks, np.float32),
+                 {"state": normal(STATES)}, np.zeros(shape, np.float32))
 
 
 def same(a, b) -> bool:
@@ -199,6 +201,36 @@ def test_the_actor_learns_from_the_last_mini_batch_and_the_updated_critics():
     assert not same(actor_after(critic_lr=0.1), reference)
 
 
+def test_imitation_loss():
+    modes, actions = jnp.array([[0.5, 0.0], [1.0, -1.0]]), jnp.array([[0.5, 1.0], [0.0, 1.0]])
+    assert float(imitation_loss(modes, actions, jnp.array([0.0, 1.0]))) == pytest.approx(1.0 + 4.0)
+    assert float(imitation_loss(modes, actions, jnp.array([0.5, 0.5]))) == pytest.approx((1.0 + 5.0) / 2)
+
+
+def test_demonstrations_are_imitated_and_nothing_else():
+    def actor_after(change: int | None = None, updates: int = 1, **settings: Any):
+        batch = make_batch()
+        if change is not None:
+            batch.actions[0, change] *= -1
+        agent = make_agent(**{"critic_lr": 0.0, "temperature_lr": 0.0, "init_temperature": 1e-8, "actor_lr": 1e-2,
+                              **settings})
+        nothing = jax.tree.map(jnp.zeros_like, agent.critic.params)  # all actions are worth the same
+        agent = agent.replace(critic=agent.critic._replace(params=nothing))
+        batch.shown[0, -3:-1] = 1.0
+        for _ in range(updates):
+            agent, info = agent.update(batch, demonstrations=3)
+        return agent.actor.params, float(info["demo_action_distance"])
+
+    reference, before = actor_after()
+    for row in (SIZE - 4, SIZE - 1):
+        assert same(actor_after(change=row)[0], reference)
+    assert not same(actor_after(change=SIZE - 3)[0], reference)
+    _, after = actor_after(updates=100)
+    _, without = actor_after(updates=100, imitation_weight=0.0)  # only the entropy counts
+    assert after < 0.5 * before
+    assert without > 0.6 * before
+
+
 def test_target_entropy_counts_every_action_element():
     """An entropy between one and two times the setting is high enough for two elements, so the temperature falls."""
     agent = make_agent(target_entropy_per_dim=-35.0)
@@ -249,7 +281,7 @@ def learn(updates: int, seed: int = 0) -> tuple[Agent, dict]:
         actions = rng.uniform(-1, 1, (10, 32, ACTIONS)).astype(np.float32)
         rewards = np.choose(state, [1 - (actions[..., 0] - 0.5) ** 2, 0.0, 1.0]).astype(np.float32)
         agent, info = agent.update(Batch({"state": ONE_HOT[state]}, actions, rewards, (state > 0).astype(np.float32),
-                                         {"state": ONE_HOT[np.choose(state, [0, 0, 2])]}))
+                                         {"state": ONE_HOT[np.choose(state, [0, 0, 2])]}, 0.0 * rewards))
     return agent, info
 
 

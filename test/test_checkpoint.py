@@ -46,7 +46,8 @@ def learn(agent: Agent, steps: int) -> Agent:
         rng = np.random.default_rng(int(agent.step))
         normal = rng.standard_normal((2, 4, 7), np.float32)
         agent, _ = agent.update(Batch({"state": normal[..., :2]}, np.tanh(normal[..., 2:3]), normal[..., 3],
-                                      np.ones((2, 4), np.float32), {"state": normal[..., 4:6]}))
+                                      np.ones((2, 4), np.float32), {"state": normal[..., 4:6]},
+                                      np.ones((2, 4), np.float32)))
     return agent
 
 

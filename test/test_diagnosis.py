@@ -335,12 +335,22 @@ def test_a_process_that_was_looked_at_before_its_exec_is_found_after_it(looks, f
 
 @pytest.mark.parametrize("name", middleware.FILES)
 def test_shared_memory_may_be_used_where_the_profile_is_not(name):
-    own = use_of_shared_memory({name: str(share() / "config" / "fastdds.xml")})
-    assert (own, use_of_shared_memory({}), use_of_shared_memory({name: "/home/me/fastdds.xml"})) == (False, True, True)
+    for profile in ("fastdds.xml", "fastdds_local.xml"):
+        assert not started_with({name: str(share() / "config" / profile)}).shared_memory
+    assert started_with({}).shared_memory
+    assert started_with({name: "/home/me/fastdds.xml"}).shared_memory
 
 
-def use_of_shared_memory(choice: dict[str, str]) -> bool:
-    """Start what looks like a node, with ``choice`` as its middleware's files; return what is known of it."""
+def test_a_node_keeps_to_its_machine_by_its_range_or_by_the_profile(monkeypatch):
+    for name in (*middleware.FILES, "FASTDDS_BUILTIN_TRANSPORTS", "ROS_STATIC_PEERS", "ROS_LOCALHOST_ONLY"):
+        monkeypatch.delenv(name, raising=False)
+    for reach in ("SUBNET", "LOCALHOST"):
+        monkeypatch.setenv(middleware.RANGE, reach)
+        assert started_with({}).discovery == started_with(middleware.profile()).discovery == reach
+
+
+def started_with(choice: dict[str, str]) -> LocalProcess:
+    """Start what looks like a node, with ``choice`` in its environment; return what is known of it."""
     line = [sys.executable, "-c", "import sys; sys.stdin.readline()", "rlpd_ros", "--ros-args", "-r", "__node:=actor"]
     environment = {key: value for key, value in os.environ.items() if key not in middleware.FILES}
     with subprocess.Popen(line, stdin=subprocess.PIPE, env=environment | choice) as child:
@@ -350,7 +360,7 @@ def use_of_shared_memory(choice: dict[str, str]) -> bool:
             found = [process for process in processes() if process.pid == child.pid]
             assert time.monotonic() < deadline
         child.stdin.close()
-    return found[0].shared_memory
+    return found[0]
 
 
 def test_this_host_is_the_one_that_reports_name():

@@ -70,7 +70,8 @@ def batch(images: bool) -> Batch:
         return {name: part.reshape(2, BATCH, *part.shape[1:]) for name, part in parts.items()}
 
     return Batch(observations(0), rng.uniform(-1, 1, (2, BATCH, 3)).astype(np.float32),
-                 rng.standard_normal((2, BATCH)).astype(np.float32), np.ones((2, BATCH), np.float32), observations(100))
+                 rng.standard_normal((2, BATCH)).astype(np.float32), np.ones((2, BATCH), np.float32), observations(100),
+                 np.zeros((2, BATCH), np.float32))
 
 
 def numbers(tree) -> list[np.ndarray]:

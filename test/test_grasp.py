@@ -96,7 +96,8 @@ def test_it_learns_what_pays_and_what_costs(penalty):
         actions = rng.uniform(-1, 1, (4, 32, 3)).astype(np.float32)
         actions[..., 2] = rng.integers(-1, 2, (4, 32))
         agent, info = agent.update(Batch({"state": states}, actions, (actions[..., 2] == 1).astype(np.float32),
-                                         np.zeros((4, 32), np.float32), {"state": states}), 4)
+                                         np.zeros((4, 32), np.float32), {"state": states},
+                                         np.zeros((4, 32), np.float32)), 4)
     policy = Policy(SPEC, CONFIG)
     assert policy.mode(agent.policy_params, Observation(np.zeros(2, np.float32)))[-1] == (0 if penalty else 1)
     assert float(info["grasp_loss"]) < 0.05

@@ -142,7 +142,7 @@ def test_a_killed_node_comes_back_and_ctrl_c_ends_all(start):
     launched = start(*ARM, "namespace:=left")
     first = int(launched.expect(r"arm_driver.*process started with pid \[(\d+)\]")[1])
     launched.expect("driving")
-    assert b"/config/fastdds.xml" in Path(f"/proc/{first}/environ").read_bytes()
+    assert b"/config/fastdds" in Path(f"/proc/{first}/environ").read_bytes()
     os.kill(first, signal.SIGKILL)
     second = int(launched.expect(r"arm_driver.*process started with pid \[(\d+)\]")[1])
     launched.expect("driving")

@@ -31,6 +31,23 @@ def test_a_receipt_is_given_only_for_what_is_on_disk() -> None:
     assert len(world.calls) == 4  # nothing new, nothing to say
 
 
+def test_all_who_send_share_what_may_be_under_way() -> None:
+    world = World()
+    world.feed(1, 1)
+    assert world.answer().window == 500
+    for i in range(1, 5):
+        world.feed(1, 1, f"actor-{i}")
+    assert world.answer("actor-4").window == 125
+    world.now += 3.0
+    world.feed(2, 2)
+    assert world.answer().window == 500  # the others have ended
+    for i in range(1, 3):
+        world.hear(f"actor-{i}")
+    world.now += 2.5
+    world.feed(3, 3)
+    assert world.answer().window == 250  # the other one lives, and may send at any time
+
+
 def test_a_full_disk_stops_the_receipts_and_nothing_else() -> None:
     world = World(training_starts=5)
     world.learner.publish()

@@ -12,11 +12,10 @@ from test_encoders import SMALL, numbers
 from test_encoders import SPEC as SEEN
 
 from rlpd_ros import learner as learner_module
-from rlpd_ros.learner import FEATURES_AT_ONCE, Learner
+from rlpd_ros.learner import SHIFTS_AT_ONCE, Kept, Learner
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.checkpoint import CheckpointStore
 from rlpd_ros.rl.policy import Policy, verify
-from rlpd_ros.rl.sight import FeatureReplay
 from rlpd_ros.settings import LearnerConfig
 from rlpd_ros.status import LearnerState
 from rlpd_ros.types import Observation, TransitionRecord
@@ -40,9 +39,10 @@ def record(sequence: int, session: str, first: int) -> TransitionRecord:
 
 def life(session: str, seed: int) -> World:
     world = World(session=session)
+    config = LearnerConfig(**SETTINGS, feature_shifts=2, demo_feature_shifts=4)
     world.learner = Learner(
-        LearnerConfig(**SETTINGS), Agent.create(SPEC, SMALL, AGENT, seed), POLICY, SPEC, world, session, "/runs/x",
-        lambda: world.now, lambda: 5_000_000, FeatureReplay(SPEC, POLICY.backbone.params, 2))
+        config, Agent.create(SPEC, SMALL, AGENT, seed), POLICY, SPEC, world, session, "/runs/x", lambda: world.now,
+        lambda: 5_000_000, Kept.of(POLICY, SPEC, config))
     world.intake = world.learner.intake
     return world
 
@@ -64,11 +64,12 @@ def test_demonstrations_count_when_their_features_are_there_and_receipts_do_not_
     world.learner.service()
     assert world.acks["demos-1"].sequence == 20
     waiting = world.learner.demos.waiting
-    assert waiting > FEATURES_AT_ONCE
+    at_once = SHIFTS_AT_ONCE // world.learner.config.demo_feature_shifts
+    assert waiting > at_once
     assert not world.learner.train()
-    assert world.learner.demos.waiting == waiting - FEATURES_AT_ONCE
+    assert world.learner.demos.waiting == waiting - at_once
     assert world.learner.report.state == LearnerState.WAITING_FOR_DEMONSTRATIONS
-    assert f"features of demonstrations: {waiting - FEATURES_AT_ONCE} observations" in world.learner.report.text
+    assert f"features of demonstrations: {waiting - at_once} observations" in world.learner.report.text
     world.intake.receive(record(1, "actor-1", 0))
     world.intake.receive(record(2, "actor-1", 0))
     world.learner.service()  # a transition that waits for its features is none that was lost

@@ -9,7 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from recordings import STATE, make_records
 
+from rlpd_ros.data.outbox import Outbox
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.nodes import actor as actor_module
 from rlpd_ros.nodes.actor import ActorNode
@@ -145,6 +147,39 @@ def test_an_actor_without_the_backbones_file_ends_and_says_so(graph):
 
 
 # Transitions
+
+
+def test_many_who_have_a_lot_to_send_do_not_crowd_each_other_out(graph, learn):
+    """With 500 of each under way most would be pushed out of the learner's queue, and sent again."""
+    learner = learn(training_starts=10**9)
+    qos.publisher(graph.ears, qos.SPACE_SPEC).publish(messages.from_space_spec(STATE))
+    graph.until(lambda: learner._started)
+    outboxes = {f"actor-{i}": Outbox(resend_period=20.0) for i in range(8)}
+    publishers = {session: qos.publisher(graph.ears, qos.TRANSITIONS) for session in outboxes}
+    statuses = qos.publisher(graph.ears, qos.ACTOR_STATUS)
+    windows = {}
+
+    def on_ack(message) -> None:
+        outboxes[message.session].acknowledge(messages.to_acknowledgement(message), time.monotonic())
+        windows[message.session] = message.window
+
+    qos.subscription(graph.ears, qos.TRANSITIONS_ACK, on_ack)
+    graph.ears.create_timer(0.5, lambda: [statuses.publish(qos.ACTOR_STATUS.type(session=s)) for s in outboxes])
+    graph.until(lambda: windows == dict.fromkeys(outboxes, 500 // 8)
+                and all(publisher.get_subscription_count() for publisher in publishers.values()))
+    for session, outbox in outboxes.items():
+        for record in make_records(STATE, 300, session):
+            outbox.add(record)
+
+    def all_have_arrived() -> bool:
+        for session, outbox in outboxes.items():
+            for record in outbox.due(time.monotonic()):
+                publishers[session].publish(messages.from_transition(record, STATE))
+        return all(outbox.acknowledged == 300 for outbox in outboxes.values())
+
+    graph.until(all_have_arrived)
+    assert not any(outbox.resent for outbox in outboxes.values())
+    assert learner._learner.report.transitions_duplicate == 0
 
 
 def test_what_is_acknowledged_is_in_the_log_once(graph, learn, run):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import random
+from dataclasses import replace
 
 import numpy as np
 
@@ -55,6 +56,15 @@ def test_a_new_learner_gets_what_it_lacks_at_once() -> None:
     outbox.acknowledge(ack(3, learner="l2"), 0.2)
     assert sequences(outbox.due(0.2)) == [4, 5]
     assert outbox.unacknowledged == 2
+
+
+def test_a_receipt_says_how_many_may_be_under_way() -> None:
+    outbox = filled(300)
+    assert sequences(outbox.due(0.0)) == list(range(1, 101))  # before the first one
+    for window, end in ((20, 100), (150, 151), (0, 151), (2**32 - 1, 300)):
+        outbox.acknowledge(replace(ack(1), window=window), 0.1)
+        outbox.due(0.1)
+        assert outbox.sent == end
 
 
 def test_no_more_than_the_window_is_under_way() -> None:

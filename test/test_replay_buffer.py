@@ -29,7 +29,8 @@ def observe(number: float, spec: SpaceSpec) -> Observation:
 
 def step(number: float, spec: SpaceSpec = STATE, terminated: bool = False) -> Transition:
     action = np.array([number, -number], np.float32)
-    return Transition(observe(number, spec), action, number * 10, observe(number + 1, spec), terminated, Source.POLICY)
+    return Transition(observe(number, spec), action, number * 10, observe(number + 1, spec), terminated,
+                      Source(int(number) % len(Source)))
 
 
 def expect_whole(batch, terminated=lambda number: False) -> np.ndarray:
@@ -41,6 +42,8 @@ def expect_whole(batch, terminated=lambda number: False) -> np.ndarray:
     np.testing.assert_array_equal(batch.actions, np.stack([numbers, -numbers], axis=-1))
     np.testing.assert_array_equal(batch.rewards, numbers * 10)
     np.testing.assert_array_equal(batch.masks, 1.0 - np.vectorize(terminated, otypes=[float])(numbers))
+    by_experts = [Source.INTERVENTION, Source.DEMONSTRATION]
+    np.testing.assert_array_equal(batch.shown, np.isin(numbers % len(Source), by_experts))
     for i, name in enumerate(sorted(set(batch.observations) - {"state"})):
         for images, shift in ((batch.observations[name], 0), (batch.next_observations[name], 1)):
             expected = np.broadcast_to(((numbers + i + shift) % 256)[..., None, None, None], images.shape)
@@ -115,7 +118,7 @@ def test_one_reused_observation_array_does_not_mix_transitions():
             for name, image in target.images.items():
                 image[...] = source.images[name]
         buffer.insert(Transition(now, np.array([number, -number], np.float32), number * 10, following, False,
-                                 Source.POLICY))
+                                 Source(number % len(Source))))
     assert set(expect_whole(buffer.sample(100, np.random.default_rng(0)))) == set(range(5))
 
 

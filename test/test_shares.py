@@ -46,7 +46,7 @@ def learn(agent: Agent, updates: int = 4) -> tuple[Agent, dict[str, float]]:
     info: dict[str, jax.Array] = {}
     for _ in range(updates):
         batch = Batch({"state": normal(STATES)}, np.tanh(normal(ACTIONS)), normal(), (normal() > -1).astype(np.float32),
-                      {"state": normal(STATES)})
+                      {"state": normal(STATES)}, (normal() > 0).astype(np.float32))
         agent, info = agent.update(batch, 8)
     return agent, {name: float(value) for name, value in info.items()}
 

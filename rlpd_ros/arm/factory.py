@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.driver import ArmDriver
+from rlpd_ros.arm.opengl import NEEDED
 from rlpd_ros.errors import ConfigError
 
 
@@ -16,7 +18,11 @@ def make_arm(config: ArmConfig) -> ArmDriver:
         from rlpd_ros.arm.gymnasium_arm import GymnasiumArm
         return GymnasiumArm(config)
     if config.arm == "mujoco":
-        from rlpd_ros.arm.mujoco_arm import MujocoArm
+        try:
+            from rlpd_ros.arm.mujoco_arm import MujocoArm
+        except (ImportError, AttributeError) as error:  # MuJoCo loads the OpenGL that it is told to, and PyOpenGL
+            raise ConfigError(f"MuJoCo: cannot draw by MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}: {error}; "
+                              f"{NEEDED}") from error
         return MujocoArm(config)
     module, colon, name = config.arm.partition(":")
     if not colon:

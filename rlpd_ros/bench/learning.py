@@ -130,7 +130,7 @@ def replay(effort: Effort) -> Iterator[Row]:
     spec, rng = space(), np.random.default_rng(0)
     online, demos = filled_buffer(spec, 100_000, 100_000), filled_buffer(spec, SIZE, SIZE)
     new = transition(spec, rng)
-    nbytes = 4 * BATCH * (2 * STATES + ACTIONS + 2)
+    nbytes = 4 * BATCH * (2 * STATES + ACTIONS + 3)
 
     def sample_and_insert() -> None:
         symmetric_batches(online, demos, 1, BATCH, rng)

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,8 @@ def _drive(rate: int, seconds: float) -> tuple[np.ndarray, int, float]:
     observations: list[tuple[int, int, int]] = []  # stamp, episode, step
     updates: list[tuple[float, int]] = []  # when, gradient steps
     with tempfile.TemporaryDirectory() as folder, Bench() as bench:
-        qos.subscription(bench.node, qos.OBSERVATION, lambda m: observations.append((_stamp(m), m.episode, m.step)))
+        every_one = replace(qos.OBSERVATION, depth=100)  # this process has to wait for its turn
+        qos.subscription(bench.node, every_one, lambda m: observations.append((_stamp(m), m.episode, m.step)))
         qos.subscription(bench.node, qos.LEARNER_STATUS, lambda m: updates.append((time.monotonic(), m.gradient_step)))
         bench.start("nodes.learner", run=_run(folder), require_demonstrations=False, training_starts=20,
                     max_steps=10**9, utd_ratio=2)

@@ -53,7 +53,7 @@ def _publish_policies(width: int, count: int) -> tuple[list[float], list[float],
         bench.announce(spec)
         bench.start("nodes.actor", hidden_dims=list(config.hidden_dims))
         bench.until(lambda: 0 in heard, "the actor")
-        previous = b""
+        previous: bytes | memoryview = b""
         for version in range(1, count + 4):  # the first three warm up
             began = time.perf_counter()
             snapshot = make_snapshot(network, params, spec, probe, session="learner-bench", version=version,

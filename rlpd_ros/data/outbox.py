@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from rlpd_ros.data.spool import Spool
-from rlpd_ros.types import Acknowledgement, TransitionRecord
+from rlpd_ros.types import WINDOW, Acknowledgement, TransitionRecord
 
-WINDOW = 500  # records under way: half of what the middleware queues
+FIRST_WINDOW = WINDOW // 5
 
 
 class Outbox:
@@ -18,7 +18,8 @@ class Outbox:
 
     ``due(now)`` hands out what is to be sent: new records at once, and everything that is unacknowledged again after
     ``resend_period`` seconds without progress or when another learner answers. At most ``window`` records are under
-    way, so that no middleware queue overflows. With ``keep`` acknowledged records stay, for a learner that lost them
+    way, and no more than the last receipt allows, so that no middleware queue overflows, and nothing is sent again that
+    only waits its turn there. With ``keep`` acknowledged records stay, for a learner that lost them
     (demonstrations: the loader is their only source).
 
     With a ``spool`` every record goes to disk once more than ``spool_beyond`` are unacknowledged, and memory holds only
@@ -29,7 +30,8 @@ class Outbox:
     def __init__(self, resend_period: float = 1.0, window: int = WINDOW, keep: bool = False,
                  memory: int = sys.maxsize, spool: Spool | None = None, spool_beyond: int = 0) -> None:
         self._resend_period = resend_period
-        self._window = window
+        self._most = window
+        self._window = min(window, FIRST_WINDOW)
         self._keep = keep
         self._memory = memory
         self._spool = spool
@@ -99,6 +101,7 @@ class Outbox:
         new_learner = ack.learner_session != self._learner
         self._learner = ack.learner_session
         self.budget = ack.budget
+        self._window = max(1, min(ack.window, self._most))
         if new_learner or ack.sequence > self.acknowledged:
             self._progress_at = now
         # Never beyond what was produced: a receipt for another life of this session proves nothing about this one.
@@ -134,7 +137,7 @@ class Outbox:
     @property
     def _soon(self) -> int:
         """Return up to where records are kept in memory although they are on disk: they are to be sent soon."""
-        return self.acknowledged + 2 * self._window
+        return self.acknowledged + 2 * self._most
 
     def _bring_to_disk(self, beyond: int) -> None:
         spool = self._spool

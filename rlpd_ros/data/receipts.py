@@ -10,9 +10,10 @@ from rlpd_ros.data.intake import Intake
 from rlpd_ros.data.ledger import Account
 from rlpd_ros.errors import DataError
 from rlpd_ros.status import LearnerReport
-from rlpd_ros.types import Acknowledgement
+from rlpd_ros.types import WINDOW, Acknowledgement
 
 UNLIMITED = 2**63 - 1
+LATELY = 2.0  # s
 STORE_WARNING = 10.0  # s between two warnings that nothing can be stored
 
 
@@ -29,7 +30,9 @@ class Receipts:
     """Answer whom ``intake`` owes a receipt, through ``out``, once what came is durable.
 
     In ``lockstep`` a receipt releases training steps: ``starts`` until training begins, then one for each gradient
-    step, and ``ahead`` beforehand. ``report`` says how far training is. ``clock`` returns seconds, monotonic.
+    step, and ``ahead`` beforehand. All who send share ``WINDOW``: of more, some would be lost in full queues, the rest
+    sent again for waiting there too long, until little else is sent. ``report`` says how far training is. ``clock``
+    returns seconds, monotonic.
     """
 
     def __init__(self, intake: Intake, report: LearnerReport, out: ReceiptOutputs, session: str, lockstep: bool,
@@ -43,19 +46,29 @@ class Receipts:
         self._ahead = ahead
         self._clock = clock
         self._warned_at = -STORE_WARNING
+        self._owed_at: dict[str, float] = {}  # session -> when it was owed a receipt last
 
     def send(self, actors: int) -> None:
         """Make what came in durable, then acknowledge it; what is released is shared by so many living actors."""
         owed = self._intake.to_acknowledge
         if not owed or not self._flush():
             return
+        window = max(1, WINDOW // max(actors, self._senders()))
         for session in owed:
             account = self._intake.ledger[session]
             self._out.acknowledge(Acknowledgement(
                 session=session, learner_session=self._session, sequence=account.sequence,
                 budget=account.sequence + self._budget(account, actors), env_steps=self._report.env_steps,
-                stored=account.stored, duplicates=account.duplicates, rejected=account.rejected, text=account.text))
+                stored=account.stored, duplicates=account.duplicates, rejected=account.rejected, text=account.text,
+                window=window))
         owed.clear()
+
+    def _senders(self) -> int:
+        """Return how many are or were owed a receipt lately."""
+        now = self._clock()
+        self._owed_at |= dict.fromkeys(self._intake.to_acknowledge, now)
+        self._owed_at = {session: at for session, at in self._owed_at.items() if now - at < LATELY}
+        return len(self._owed_at)
 
     def _flush(self) -> bool:
         report = self._report

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlpd_ros.data.frames import FeatureFunction, FrameStore
 from rlpd_ros.errors import ConfigError
-from rlpd_ros.types import Batch, Observation, SpaceSpec, Transition, expect_shape
+from rlpd_ros.types import EXPERTS, Batch, Observation, SpaceSpec, Transition, expect_shape
 
 
 class ReplayBuffer:
@@ -84,12 +84,13 @@ class ReplayBuffer:
             while self._frames.free < 2:
                 self._drop_oldest()
         i = (self._oldest + self._size) % self.capacity
-        states, next_states, actions, rewards, masks = self._columns
+        states, next_states, actions, rewards, masks, shown = self._columns
         states[i] = observation.state
         next_states[i] = following.state
         actions[i] = transition.action
         rewards[i] = transition.reward
         masks[i] = transition.mask
+        shown[i] = transition.source in EXPERTS
         if self._frames is not None:
             self._frame[i] = self._frames.put(observation), self._frames.put(following)
             self._newest_images = {name: following.images[name].copy() for name in self._image_shapes}
@@ -158,11 +159,11 @@ def _mix(parts: list[tuple[ReplayBuffer, slice]], rounds_and_size: tuple[int, in
             stored = frames.data[name].reshape(-1, both[0].shape[-1])
             for which, i in np.ndindex(2, rounds):  # straight into place; "clip" spares a buffer, indices are right
                 stored.take(frame[i, :, which], axis=0, out=both[which][i, part], mode="clip")
-    states, next_states, actions, rewards, masks = (
+    states, next_states, actions, rewards, masks, shown = (
         column.reshape(*shape, *column.shape[2:]) for column in _columns(spec, rows))
     now, following = ({name: both[which].reshape(*shape, *image_shapes[name]) for name, both in images.items()}
                       for which in (0, 1))
-    return Batch({"state": states, **now}, actions, rewards, masks, {"state": next_states, **following})
+    return Batch({"state": states, **now}, actions, rewards, masks, {"state": next_states, **following}, shown)
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:
@@ -173,13 +174,13 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _width(spec: SpaceSpec) -> int:
-    return 2 * spec.state_size + spec.action_size + 2
+    return 2 * spec.state_size + spec.action_size + 3
 
 
 def _columns(spec: SpaceSpec, rows: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return views of ``rows``: states, next states, actions, rewards, masks."""
+    """Return views of ``rows``: states, next states, actions, rewards, masks, shown."""
     s, a = spec.state_size, spec.action_size
-    return rows[..., :s], rows[..., s:2 * s], rows[..., 2 * s:2 * s + a], rows[..., -2], rows[..., -1]
+    return rows[..., :s], rows[..., s:2 * s], rows[..., 2 * s:2 * s + a], rows[..., -3], rows[..., -2], rows[..., -1]
 
 
 def machine_memory() -> int:

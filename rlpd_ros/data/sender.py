@@ -45,6 +45,10 @@ class Sender:
         """Take the next transition of this session."""
         self._outbox.add(record)
 
+    def has(self, session: str) -> bool:
+        """Tell whether transitions of ``session`` are sent from here now."""
+        return session == self.session or (self._earlier is not None and session == self._earlier[0])
+
     def acknowledge(self, ack: Acknowledgement, now: float) -> bool:
         """Take the learner's receipt; return whether it is for this session.
 

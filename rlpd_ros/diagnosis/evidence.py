@@ -124,7 +124,7 @@ class LocalProcess:
     node: str  # "learner", "actor" ...
     namespace: str
     domain: int
-    discovery: str  # ROS_AUTOMATIC_DISCOVERY_RANGE in capitals, or "LOCALHOST" as ROS_LOCALHOST_ONLY has it
+    discovery: str  # ROS_AUTOMATIC_DISCOVERY_RANGE in capitals, or "LOCALHOST" as ROS_LOCALHOST_ONLY or our profile has it
     age: float  # s
     stopped: bool = False  # by a signal or a debugger
     cpu: float = 0.0  # s of computing so far

@@ -16,7 +16,8 @@ PROC = Path("/proc")
 KNOWN = 3  # looks at a process after which it is not taken for a node any more
 NETWORK = Path("/sys/class/net")
 KINDS = ("learner", "actor", "arm_driver", "demo_loader")
-PROFILE = "/rlpd_ros/config/fastdds.xml"  # has no shared memory
+LOCAL_PROFILE = "/rlpd_ros/config/fastdds_local.xml"  # in place of a discovery range, as ros/middleware.py has it
+PROFILES = ("/rlpd_ros/config/fastdds.xml", LOCAL_PROFILE)  # without shared memory
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -77,15 +78,17 @@ def _process(folder: Path, node: str, arguments: list[str]) -> LocalProcess:
         raise ValueError("dead")
     started = int(rest[18]) / _TICKS
     cpu = (int(rest[10]) + int(rest[11])) / _TICKS
+    files = [environment.get(f"{name}_DEFAULT_PROFILES_FILE", "") for name in ("FASTRTPS", "FASTDDS")]
     local = environment.get("ROS_LOCALHOST_ONLY") == "1"
     discovery = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST" if local else "SUBNET")
+    if discovery == "SYSTEM_DEFAULT" and any(file.endswith(LOCAL_PROFILE) for file in files):
+        discovery = "LOCALHOST"
     return LocalProcess(
         pid=int(folder.name), node=node, namespace=namespaces[0] if namespaces else "/",
         domain=int(environment.get("ROS_DOMAIN_ID") or 0), discovery=discovery.upper(),
         age=time.clock_gettime(time.CLOCK_BOOTTIME) - started, stopped=state in "Tt", cpu=cpu,
         secured=(environment.get("ROS_SECURITY_ENABLE"), environment.get("ROS_SECURITY_STRATEGY")) == ("true", "Enforce"),
-        shared_memory=not any(environment.get(f"{name}_DEFAULT_PROFILES_FILE", "").endswith(PROFILE)
-                              for name in ("FASTRTPS", "FASTDDS")))
+        shared_memory=not any(file.endswith(PROFILES) for file in files))
 
 
 def _networked() -> bool:

@@ -127,6 +127,11 @@ class ActorNode(Node):
         """Tell whether all episodes that should be played have been."""
         return self._actor is not None and self._actor.has_played
 
+    @property
+    def goes_first(self) -> bool:
+        """Tell whether an arm that does not wait is controlled from here."""
+        return self._actor is not None and not self._actor.spec.lockstep
+
     def _on_observation(self, message) -> None:
         if self._actor is not None:
             now = messages.to_time_step(message, self._actor.spec)
@@ -144,7 +149,7 @@ class ActorNode(Node):
         self._publish_status()
 
     def _on_ack(self, message) -> None:
-        if self._actor is not None:
+        if self._actor is not None and self._actor.sender.has(message.session):  # most are for others
             self._actor.acknowledge(messages.to_acknowledgement(message))
 
     def _on_learner_status(self, message) -> None:

@@ -55,6 +55,11 @@ class ArmDriverNode(Node):
                                f"{len(spec.image_fields)} images, action {spec.action_size}, space {spec.fingerprint}")
         self._driver.reset()
 
+    @property
+    def goes_first(self) -> bool:
+        """Tell whether an arm that does not wait is controlled from here."""
+        return not self._driver.spec.lockstep
+
     def _on_action(self, message) -> None:
         self._driver.act(messages.to_action(message))
 

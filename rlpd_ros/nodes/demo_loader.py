@@ -14,6 +14,7 @@ from rlpd_ros.ros import bags, messages, qos
 from rlpd_ros.ros.main import run_node, wall_ns
 from rlpd_ros.ros.parameters import declare
 from rlpd_ros.settings import LoaderConfig
+from rlpd_ros.types import EXPERTS
 from rlpd_ros.untrusted import Refusals
 
 TICK = 0.05  # s between looks for what is due again
@@ -52,6 +53,9 @@ class DemoLoaderNode(Node):
         manifest = self._manifest
         self.get_logger().info(f"{manifest.total} transitions in {sum(manifest.episodes)} demonstrations from "
                                f"{len(manifest.path)} bag(s), {sum(manifest.successes)} successful")
+        if not any(record.source in EXPERTS for record in demonstrations.records):
+            self.get_logger().warning("no transition's source is DEMONSTRATION or INTERVENTION: the policy learns from "
+                                      "all of them, but imitates none (imitation_weight)")
         self._manifest_publisher.publish(messages.from_fields(qos.DEMO_MANIFEST.type, self._manifest, wall_ns()))
         qos.subscription(self, qos.SPACE_SPEC, self._on_space, self._refusals)
         qos.subscription(self, qos.TRANSITIONS_ACK, self._on_ack, self._refusals)

@@ -15,7 +15,7 @@ from rclpy.node import Node
 from rlpd_ros.data.demonstrations import DemonstrationManifest, validate_manifest
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.exported_policy import save_policy
-from rlpd_ros.learner import Learner
+from rlpd_ros.learner import Kept, Learner
 from rlpd_ros.metrics import MetricsWriter
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.checkpoint import CheckpointStore
@@ -23,7 +23,6 @@ from rlpd_ros.rl.compilation import keep_compiled
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 from rlpd_ros.rl.policy import Policy
 from rlpd_ros.rl.shares import find_devices
-from rlpd_ros.rl.sight import FeatureReplay
 from rlpd_ros.ros import messages, qos
 from rlpd_ros.ros.latched import LatchedSubscription
 from rlpd_ros.ros.main import run_node, wall_ns
@@ -106,16 +105,13 @@ class LearnerNode(Node):
     def _start(self, spec: SpaceSpec) -> None:
         """Build or restore everything that depends on the space, then publish the first policy."""
         policy = Policy(spec, self._policy_config)
-        backbone, features = None, None
         if policy.backbone is not None:
-            backbone = policy.backbone.params
-            if self._config.feature_replay:
-                features, backbone = FeatureReplay(spec, backbone, self._config.feature_shifts), None
             self.say(f"frozen backbone {policy.backbone.digest}: {policy.backbone.origin}")
-        agent = Agent.create(spec, self._policy_config, self._agent_config, self._config.seed, backbone,
-                             self._devices)
+        kept = Kept.of(policy, spec, self._config)
+        backbone = policy.backbone.params if policy.backbone and not kept.online else None
+        agent = Agent.create(spec, self._policy_config, self._agent_config, self._config.seed, backbone, self._devices)
         learner = Learner(self._config, agent, policy, spec, self, self._session, str(self._run.path), time.monotonic,
-                          wall_ns, features)
+                          wall_ns, kept)
         self.say(learner.memory())
         log = RunLog(self._run.transitions, spec, self._log_config, self._config.replay_buffer_capacity)
         for record in log.restore():

@@ -29,6 +29,7 @@ from rlpd_ros.rl.losses import (
     grasp_loss,
     grasp_of,
     grasp_target,
+    imitation_loss,
     target_update,
     target_value,
     temperature_loss,
@@ -150,7 +151,7 @@ class Agent(struct.PyTreeNode):
         last = jax.tree.map(lambda x: x[-1], batch.observations)
         seen = encode(self.encoder_network, agent.encoder.params, last)  # the critics train the encoder, nobody else
         (_, (mode, actor_info)), grads = jax.value_and_grad(self._actor_loss, has_aux=True)(
-            self.actor.params, agent.critic.params, seen, actor_key)
+            self.actor.params, agent.critic.params, seen, actor_key, batch.actions[-1], batch.shown[-1])
         grads, actor_info = self.shares.total((grads, actor_info))
         actor = self.actor.apply_gradients(grads, self.config.actor_lr)
         target_entropy = self.config.target_entropy_per_dim * self.actor_network.action_size
@@ -233,18 +234,25 @@ class Agent(struct.PyTreeNode):
                 grad, self.config.critic_lr, getattr(self, f"target_{name}"), self.config.tau)
         return changed
 
-    def _actor_loss(self, params: Params, critic_params: Params, seen: jax.Array, key: jax.Array
-                    ) -> tuple[jax.Array, tuple[jax.Array, Info]]:
-        """Return this device's part of the loss, over its rows; the action without noise there; and statistics."""
-        shares = self.shares
+    def _actor_loss(self, params: Params, critic_params: Params, seen: jax.Array, key: jax.Array,
+                    done: jax.Array, shown: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Info]]:
+        """Return this device's part of the loss, over its rows; the action without noise there; and statistics.
+
+        ``done``: the actions of the batch, to be imitated where ``shown`` is 1.
+        """
+        shares, config = self.shares, self.config
         mean, log_std = distribution(self.actor_network, params, shares.rows(seen))
         noise = jax.random.normal(key, (len(seen), self.actor_network.action_size))
         actions, log_probs = squash(mean, log_std, shares.rows(noise))
         qs = shares.to_rows(ensemble_q(self.critic_network, critic_params, seen, shares.gather(actions)))
         temperature = jnp.exp(self.temperature.params)
-        value = actor_loss(qs, log_probs, temperature, self.config.actor_q_reduction) / shares.count
-        entropy = -log_probs.mean() / shares.count
-        return value, (jnp.tanh(mean), {"actor_loss": value, "entropy": entropy})
+        value = actor_loss(qs, log_probs, temperature, config.actor_q_reduction) / shares.count
+        info = {"actor_loss": value, "entropy": -log_probs.mean() / shares.count}
+        mode = jnp.tanh(mean)
+        if config.imitation_weight:
+            weights = 2 * shown / len(shown)  # half of the rows are demonstrations
+            value += config.imitation_weight * imitation_loss(mode, *shares.rows((done[:, :mode.shape[-1]], weights)))
+        return value, (mode, info)
 
     @staticmethod
     def create(spec: SpaceSpec, policy: PolicyConfig, config: AgentConfig, seed: int,

@@ -16,7 +16,9 @@ def keep_compiled() -> None:
     """Let JAX keep what it compiles in the user's cache folder, or in JAX_COMPILATION_CACHE_DIR if that is set.
 
     A program fits one kind of processor, so each kind has a folder of its own. Where none can be made, nothing is kept.
+    Besides, a process takes only what it needs of a GPU's memory: learner and actors may share one.
     """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         folder = Path(cache, "rlpd_ros", f"jax-{_processor()}")

@@ -60,6 +60,8 @@ class AgentConfig:
     backup_entropy: bool = parameter(False, "include the entropy of the next action in the target of the critics")
     actor_q_reduction: str = parameter(
         "mean", "what the policy maximises over the ensemble", choices=("mean", "min"))
+    imitation_weight: float = parameter(
+        3.0, "weight of behaviour cloning, of the demonstrations in a batch, in the policy's loss; 0: none", 0.0, 1e3)
     grasp_penalty: float = parameter(
         0.02, "taken from the reward of the discrete gripper for opening or closing; 0 where its action is a position",
         0.0, 1e3)

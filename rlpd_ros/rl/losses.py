@@ -43,6 +43,16 @@ def actor_loss(qs: jax.Array, log_probs: jax.Array, temperature: jax.Array, redu
     return (temperature * log_probs - q).mean()
 
 
+def imitation_loss(modes: jax.Array, actions: jax.Array, weights: jax.Array) -> jax.Array:
+    """Return sum_i w_i |mode(s_i) - a_i|^2: behaviour cloning. ``modes``, ``actions``: (batch, n); weights: (batch,).
+
+    Nair et al. 2018, arXiv:1709.10089, equation 4, and Fujimoto and Gu 2021, arXiv:2106.06860, equation 3.
+    """
+    chex.assert_equal_shape([modes, actions])
+    chex.assert_equal_shape([modes[:, 0], weights])
+    return (weights * jnp.square(modes - actions).sum(-1)).sum()
+
+
 def temperature_loss(log_temperature: jax.Array, entropy: jax.Array, target_entropy: float) -> jax.Array:
     """Return temperature * (entropy - target entropy): it rises while the entropy is too low; SAC, equation 18."""
     chex.assert_rank([log_temperature, entropy], 0)

@@ -63,6 +63,7 @@ class Policy:
         layout = [[path, shape, "float32"] for path, shape in self._layout]
         self.fingerprint = fingerprint(self.description + json.dumps(layout))
         self._act = jax.jit(self._act_of)
+        self._cut = jax.jit(self._cut_of)
         self._grasp_worth = jax.jit(self._grasp_worth_of)
         self._no_key = jax.random.PRNGKey(0)
 
@@ -123,7 +124,7 @@ class Policy:
 
     def compile(self) -> None:
         """Compile what ``mode`` and ``sample`` compute now, so that no control step has to wait for it."""
-        params = jax.tree.unflatten(self._structure, [jnp.zeros(shape) for _, shape in self._layout])
+        params = self._cut(np.zeros(sum(self._sizes), np.float32))
         observation = Observation(np.zeros(self._spec.state_size, np.float32),
                                   {f.name: np.zeros(f.shape, np.uint8) for f in self._spec.image_fields})
         self.mode(params, observation)
@@ -132,7 +133,7 @@ class Policy:
         """Return the parameters as float32, little-endian, row-major, in the order of their paths."""
         return b"".join(np.ascontiguousarray(leaf, "<f4").data for leaf in jax.tree.leaves(params))
 
-    def deserialize(self, data: bytes) -> Params:
+    def deserialize(self, data: bytes | memoryview) -> Params:
         """Undo ``serialize``. Raises DataError if the size is wrong or a value is not finite."""
         self._expect_size(data)
         values = np.frombuffer(data, "<f4")
@@ -140,11 +141,9 @@ class Policy:
             bad = np.flatnonzero(~np.isfinite(values))
             raise DataError(f"policy parameters: expected finite values, found {bad.size} of {values.size} not finite, "
                             f"the first in {self._path_of(bad[0])}: the learner has diverged or the data is damaged")
-        parts = np.split(values, np.cumsum(self._sizes)[:-1])
-        leaves = [jnp.array(part.reshape(shape)) for part, (_, shape) in zip(parts, self._layout, strict=True)]
-        return jax.tree.unflatten(self._structure, leaves)
+        return self._cut(values)
 
-    def _expect_size(self, data: bytes) -> None:
+    def _expect_size(self, data: bytes | memoryview) -> None:
         if len(data) != self.data_size:
             raise DataError(f"policy parameters: expected {self.data_size} bytes, found {len(data)}: "
                             "learner and actor run different networks, or the data is truncated")
@@ -184,6 +183,12 @@ class Policy:
                 action = with_grasp(action, jnp.where(explore, jax.random.randint(which, (), 0, GRASPS), best))
         return action, key
 
+    def _cut_of(self, values: jax.Array) -> Params:
+        """Return the parameters that all ``values`` are; compiled, since each array by itself costs a call."""
+        parts = jnp.split(values, np.cumsum(self._sizes)[:-1])
+        leaves = [part.reshape(shape) for part, (_, shape) in zip(parts, self._layout, strict=True)]
+        return jax.tree.unflatten(self._structure, leaves)
+
     def _grasp_worth_of(self, params: Params, frozen: Params, inputs: dict[str, Any]) -> jax.Array:
         assert self._grasp is not None
         with jax.default_matmul_precision("float32"):
@@ -195,7 +200,7 @@ def _gaussian(params: Params) -> Params:
 
 
 def make_snapshot(policy: Policy, params: Params, spec: SpaceSpec, probe: Observation, *, session: str, version: int,
-                  gradient_step: int, previous: bytes = b"", stamp: int = 0) -> PolicySnapshot:
+                  gradient_step: int, previous: bytes | memoryview = b"", stamp: int = 0) -> PolicySnapshot:
     """Wrap parameters for their way to the actors, with the evidence that ``verify`` checks.
 
     ``probe``: any observation, best a typical one. ``previous``: the data of the version before, for ``change``

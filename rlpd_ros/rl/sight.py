@@ -25,7 +25,7 @@ from rlpd_ros.rl.encoders import (
 from rlpd_ros.types import Observation, SpaceSpec
 
 Params = Any
-IMAGES_AT_ONCE = 8  # that a loop over many sees: their feature maps fit a processor's cache
+IMAGES_AT_ONCE = {"cpu": 8, "gpu": 512}  # that a loop over many sees: on a CPU, so that their maps fit its cache
 
 
 def prepare(encoder: Encoder, backbone: Params, observations: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def prepare(encoder: Encoder, backbone: Params, observations: Mapping[str, Any],
         prepared[name] = images.reshape(*leading, *shape)
         if backbone:
             maps = jax.lax.map(lambda image: frozen_features(backbone, {"": image})[""].maps, images,
-                               batch_size=IMAGES_AT_ONCE)
+                               batch_size=IMAGES_AT_ONCE.get(jax.default_backend(), 64))
             prepared[name] = Features(maps.reshape(*leading, *maps.shape[1:]), jnp.ones(leading))
     return prepared
 

@@ -19,6 +19,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from rlpd_ros.errors import USER_ERROR, RlpdError
 from rlpd_ros.installation import make_known
+from rlpd_ros.ros.realtime import go_first
 
 PARENT = "RLPD_PARENT"  # environment variable: the process with which a node ends, however that ends
 
@@ -27,7 +28,8 @@ def run_node(make: Callable[[], Node]) -> int:
     """Run one node until its ``finished`` attribute is set, or until it is asked to stop; return the exit status.
 
     A node may have a ``work`` method: it is called between callbacks and returns whether there is more to do at once.
-    Its ``close`` method is called at the end, also after Ctrl-C. SIGINT and SIGTERM take effect between two callbacks:
+    Once its ``goes_first`` is set, it goes before what else the machine computes, if that is permitted. Its ``close``
+    method is called at the end, also after Ctrl-C. SIGINT and SIGTERM take effect between two callbacks:
     no callback, and not the end either, is broken off in the middle.
     """
     _follow_parent()
@@ -91,8 +93,12 @@ def _spin(node: Node) -> None:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     work = getattr(node, "work", None)
+    asked = False
     idle = 0.2 if work is None else 0.02  # s: waking up costs more than what a node without work has to do
     while not asked_to_stop and not getattr(node, "finished", False):
+        if not asked and getattr(node, "goes_first", False):
+            asked, refusal = True, go_first()
+            node.get_logger().info(f"real-time scheduling: {refusal or 'on'}")
         began = time.monotonic()
         busy = work() if work is not None else False
         worked_until = time.monotonic()

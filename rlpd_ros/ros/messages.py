@@ -229,7 +229,7 @@ def to_policy_snapshot(message: Any, spec: SpaceSpec) -> PolicySnapshot:
     return PolicySnapshot(
         message.session, message.version, message.gradient_step, message.checksum, message.network,
         message.network_fingerprint, message.space_fingerprint, probe, action, message.change,
-        np.asarray(message.data, np.uint8).tobytes(), stamp_of(message))
+        np.asarray(message.data, np.uint8).data, stamp_of(message))
 
 
 def from_policy_version(snapshot: PolicySnapshot, lowest_applied_version: int, actors: int,

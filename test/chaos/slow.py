@@ -25,7 +25,7 @@ from rlpd_ros.rl.policy import Policy, make_snapshot
 from rlpd_ros.ros import messages, qos
 from rlpd_ros.ros.main import wall_ns
 from rlpd_ros.tables import Row, at_least, at_most, informative
-from rlpd_ros.types import Observation
+from rlpd_ros.types import WINDOW, Observation
 
 UPDATE = 0.2  # s that the actor takes for each policy
 PERIOD = 0.05  # s between two publications
@@ -95,7 +95,8 @@ def measure(seconds: float) -> list[Row]:
     acks = qos.publisher(learner, qos.TRANSITIONS_ACK)
     qos.subscription(learner, qos.ACTION, acted)
     qos.subscription(learner, qos.ACTOR_STATUS, lambda m: acks.publish(qos.TRANSITIONS_ACK.type(
-        session=m.session, learner_session="learner", sequence=m.transitions_sent, budget=10**9)))
+        session=m.session, learner_session="learner", sequence=m.transitions_sent, budget=10**9,
+        window=WINDOW)))
     driver = ArmDriverNode(context=lives[0].context)
     lives[0].add(learner)
     lives[0].add(driver)

@@ -38,7 +38,6 @@ def main() -> int:
     parser.add_argument("--report", default="chaos")
     options = parser.parse_args()
     keep_compiled()
-    use_profile()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         demos = Path(folder, "demos")
@@ -46,6 +45,7 @@ def main() -> int:
         for name in options.parts or PARTS:
             Path(folder, name).mkdir()
             with ros_domain():
+                use_profile()
                 found = PARTS[name](Path(folder, name), demos, options)
             print_table(name, found)
             rows += [Row(f"{name}: {row.name}", row.value, row.unit, row.target, row.ok) for row in found]

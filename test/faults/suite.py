@@ -47,7 +47,8 @@ def main() -> int:
     parser.add_argument("cases", nargs="*", help="names of cases, or their beginnings (default: all)")
     parser.add_argument("--report", default="faults")
     options = parser.parse_args()
-    use_profile()
+    with ros_domain():  # how far discovery goes, on which the profile depends
+        use_profile()
     chosen = [c for c in CASES if not options.cases or any(c.name.startswith(name) for name in options.cases)]
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -107,6 +107,7 @@ def growth(samples: list[int]) -> float:
 
 def soak(minutes: float) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder, ros_domain():
+        use_profile()
         system = Soak(Path(folder))
         try:
             patience = time.monotonic() + PATIENCE
@@ -147,7 +148,6 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="with full buffers (default: %(default)s)")
     parser.add_argument("--report", default="soak")
     options = parser.parse_args()
-    use_profile()
     rows = soak(options.minutes)
     print_table("Soak: 50 Hz, two images of 128 x 128", rows)
     write_report_json(options.report, rows)
