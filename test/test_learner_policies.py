@@ -53,7 +53,7 @@ def test_what_is_not_finite_fails_the_run_and_reaches_nobody(then: str) -> None:
     world = World(training_starts=5, steps_per_update=1, checkpoint_period=1, max_steps=2)
     world.learner.publish()
     world.feed(1, 6)
-    world.learner.online._rows[:, -2] = 3e38  # rewards that nobody can send
+    world.learner.online._columns[3][:] = 3e38  # rewards that nobody can send
     if then == "train":
         assert world.train() == 1
     else:
