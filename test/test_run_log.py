@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from recordings import STATE, content, make_record, make_records
 from rosbags.rosbag2 import Reader
