@@ -4,19 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from rlpd_ros.data.frames import FeatureFunction
 from rlpd_ros.data.intake import Intake
 from rlpd_ros.data.living_actors import LivingActors
 from rlpd_ros.data.receipts import ReceiptOutputs, Receipts
 from rlpd_ros.data.replay_buffer import ReplayBuffer, expect_memory, machine_memory, symmetric_batches
 from rlpd_ros.errors import DataError
+from rlpd_ros.kept import IMAGES, Kept
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.policy import Policy, make_snapshot
-from rlpd_ros.rl.sight import FeatureReplay
 from rlpd_ros.settings import LearnerConfig
 from rlpd_ros.status import ActorReport, LearnerReport, LearnerState
 from rlpd_ros.types import (
@@ -45,24 +44,6 @@ class LearnerOutputs(ReceiptOutputs, Protocol):
     def measure(self, table: str, step: int, values: Mapping[str, Any]) -> None: ...
 
 
-class Kept(NamedTuple):
-    """What the buffers keep of images in place of them; None: the images themselves."""
-
-    online: FeatureFunction | None = None
-    demos: FeatureFunction | None = None
-
-    @staticmethod
-    def of(policy: Policy, spec: SpaceSpec, config: LearnerConfig) -> Kept:
-        """Return features of the policy's frozen backbone, if it has one and they shall be replayed."""
-        if policy.backbone is None or not config.feature_replay:
-            return IMAGES_THEMSELVES
-        return Kept(*(FeatureReplay(spec, policy.backbone.params, shifts)
-                      for shifts in (config.feature_shifts, config.demo_feature_shifts)))
-
-
-IMAGES_THEMSELVES = Kept()
-
-
 class Learner:
     """Train on what comes through ``intake``, and publish through ``out``.
 
@@ -75,7 +56,7 @@ class Learner:
 
     def __init__(self, config: LearnerConfig, agent: Agent, policy: Policy, spec: SpaceSpec, out: LearnerOutputs,
                  session: str, run: str, clock: Callable[[], float], wall_ns: Callable[[], int],
-                 kept: Kept = IMAGES_THEMSELVES) -> None:
+                 kept: Kept = IMAGES) -> None:
         self.config = config
         self.agent = agent
         self.spec = spec

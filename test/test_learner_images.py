@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import jax
 import numpy as np
+import pytest
 from learner_world import AGENT, SETTINGS, World, make_record
 from test_encoders import SMALL, numbers
 from test_encoders import SPEC as SEEN
 
 from rlpd_ros import learner as learner_module
-from rlpd_ros.learner import SHIFTS_AT_ONCE, Kept, Learner
+from rlpd_ros.kept import Kept
+from rlpd_ros.learner import SHIFTS_AT_ONCE, Learner
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.checkpoint import CheckpointStore
 from rlpd_ros.rl.policy import Policy, verify
@@ -45,6 +47,18 @@ def life(session: str, seed: int) -> World:
         lambda: 5_000_000, Kept.of(POLICY, SPEC, config))
     world.intake = world.learner.intake
     return world
+
+
+@pytest.mark.parametrize("replay", [True, False])
+def test_what_is_kept_is_what_the_configuration_says(replay):
+    kept = Kept.of(POLICY, SPEC, LearnerConfig(feature_replay=replay, feature_shifts=2, demo_feature_shifts=5))
+    assert (kept.backbone is None) == replay
+    if replay:
+        assert {shape[0] for shape in kept.online.shapes.values()} == {2}
+        assert {shape[0] for shape in kept.demos.shapes.values()} == {5}
+    else:
+        assert (kept.online, kept.demos) == (None, None)
+        assert kept.backbone is POLICY.backbone.params
 
 
 def demonstrate(world: World) -> None:

@@ -155,6 +155,16 @@ def test_the_other_renderer_draws_the_same(make, tmp_path):
     assert (np.abs(ours - theirs).max(axis=2) > 3).mean() < 0.02
 
 
+def test_an_opengl_that_is_not_there_is_said_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rlpd_ros.arm.mujoco_arm", None)  # as where it cannot be imported
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    with pytest.raises(ConfigError, match=r"MuJoCo cannot draw by MUJOCO_GL=osmesa: .*install libosmesa6"):
+        make_arm(ArmConfig())
+    monkeypatch.delenv("MUJOCO_GL")
+    with pytest.raises(ImportError):
+        make_arm(ArmConfig())
+
+
 @pytest.mark.parametrize(("backend", "options", "said"), [
     ("off", {}, "cameras: expected an OpenGL that draws without a display, found off: install libosmesa6, or choose"),
     ("", {"cameras": ("top",)}, "cameras: expected some of front, wrist, found 'top'"),

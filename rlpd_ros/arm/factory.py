@@ -20,9 +20,10 @@ def make_arm(config: ArmConfig) -> ArmDriver:
     if config.arm == "mujoco":
         try:
             from rlpd_ros.arm.mujoco_arm import MujocoArm
-        except (ImportError, AttributeError) as error:  # MuJoCo loads the OpenGL that it is told to, and PyOpenGL
-            raise ConfigError(f"MuJoCo: cannot draw by MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}: {error}; "
-                              f"{NEEDED}") from error
+        except (ImportError, AttributeError) as error:  # MuJoCo loads the OpenGL that it is told to
+            if not (wanted := os.environ.get("MUJOCO_GL")):
+                raise
+            raise ConfigError(f"MuJoCo cannot draw by MUJOCO_GL={wanted}: {error}; {NEEDED}") from error
         return MujocoArm(config)
     module, colon, name = config.arm.partition(":")
     if not colon:

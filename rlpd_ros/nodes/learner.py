@@ -15,7 +15,8 @@ from rclpy.node import Node
 from rlpd_ros.data.demonstrations import DemonstrationManifest, validate_manifest
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.exported_policy import save_policy
-from rlpd_ros.learner import Kept, Learner
+from rlpd_ros.kept import Kept
+from rlpd_ros.learner import Learner
 from rlpd_ros.metrics import MetricsWriter
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.checkpoint import CheckpointStore
@@ -108,8 +109,8 @@ class LearnerNode(Node):
         if policy.backbone is not None:
             self.say(f"frozen backbone {policy.backbone.digest}: {policy.backbone.origin}")
         kept = Kept.of(policy, spec, self._config)
-        backbone = policy.backbone.params if policy.backbone and not kept.online else None
-        agent = Agent.create(spec, self._policy_config, self._agent_config, self._config.seed, backbone, self._devices)
+        agent = Agent.create(spec, self._policy_config, self._agent_config, self._config.seed, kept.backbone,
+                             self._devices)
         learner = Learner(self._config, agent, policy, spec, self, self._session, str(self._run.path), time.monotonic,
                           wall_ns, kept)
         self.say(learner.memory())

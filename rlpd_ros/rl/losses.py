@@ -46,7 +46,7 @@ def actor_loss(qs: jax.Array, log_probs: jax.Array, temperature: jax.Array, redu
 def imitation_loss(modes: jax.Array, actions: jax.Array, weights: jax.Array) -> jax.Array:
     """Return sum_i w_i |mode(s_i) - a_i|^2: behaviour cloning. ``modes``, ``actions``: (batch, n); weights: (batch,).
 
-    Nair et al. 2018, arXiv:1709.10089, equation 4, and Fujimoto and Gu 2021, arXiv:2106.06860, equation 3.
+    Beside Q values as in Nair et al. 2018, arXiv:1709.10089, and Fujimoto and Gu 2021, arXiv:2106.06860.
     """
     chex.assert_equal_shape([modes, actions])
     chex.assert_equal_shape([modes[:, 0], weights])

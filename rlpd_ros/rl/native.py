@@ -123,8 +123,7 @@ def compress(maps: jax.Array, params: tuple[jax.Array, ...]) -> jax.Array:
 
 
 def _compress_forward(maps: Any, params: Any) -> tuple[jax.Array, tuple]:
-    if maps.perturbed:
-        raise NotImplementedError("native.compress: there is no gradient of feature maps")
+    assert not maps.perturbed, "there is no gradient of feature maps"
     maps, params = maps.value, tuple(leaf.value for leaf in params)
     outputs, *residuals = _compress(maps, params, with_residuals=True)
     return outputs, (maps, params, [*residuals, outputs])

@@ -19,7 +19,8 @@ from rlpd_ros.arm.demonstration import EPISODES, EXPERT_NOISE, demonstrate
 from rlpd_ros.arm.factory import make_arm
 from rlpd_ros.data.sender import Sender
 from rlpd_ros.driver import Driver
-from rlpd_ros.learner import Kept, Learner
+from rlpd_ros.kept import Kept
+from rlpd_ros.learner import Learner
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 from rlpd_ros.rl.policy import Policy
@@ -59,8 +60,7 @@ class Loop:
         spec = self._arm.spec
         self._policy = Policy(spec, settings.policy)
         kept = Kept.of(self._policy, spec, settings.learner)
-        backbone = self._policy.backbone.params if self._policy.backbone and not kept.online else None
-        agent = Agent.create(spec, settings.policy, settings.agent, settings.learner.seed, backbone)
+        agent = Agent.create(spec, settings.policy, settings.agent, settings.learner.seed, kept.backbone)
         self._learner = Learner(settings.learner, agent, self._policy, spec, self, "learner-1", "", time.monotonic,
                                 time.time_ns, kept)
         sender = Sender("actor-1", settings.actor.resend_period, settings.actor.outbox_memory, self.warn)
