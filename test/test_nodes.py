@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from recordings import STATE, make_records
+from recordings import STATE, make_records, write_log
 
 from rlpd_ros.data.outbox import Outbox
 from rlpd_ros.errors import ConfigError, DataError
@@ -284,6 +284,17 @@ def test_a_killed_actor_loses_nothing_that_it_did_while_the_learner_was_away(gra
     heard = [(record.action.tobytes(), np.float32(record.reward)) in done for record in earlier]
     assert sum(heard) >= len(earlier) - 10  # the listener may have missed some
     assert any(record.session != before.session for record in records)
+
+
+@pytest.mark.parametrize(("sources", "told"), [
+    ([Source.POLICY, Source.RANDOM], True), ([Source.POLICY, Source.INTERVENTION], False),
+    ([Source.DEMONSTRATION], False)], ids=str)
+def test_demonstrations_of_which_none_is_imitated_are_told(graph, capfd, tmp_path, sources, told):
+    records = [replace(record, source=sources[i % len(sources)]) for i, record in enumerate(make_records(STATE, 6))]
+    graph.add(DemoLoaderNode, demo_path=[str(write_log(tmp_path / "demos", STATE, records))])
+    output = "".join(capfd.readouterr())
+    assert "6 transitions in" in output
+    assert ("imitates none (imitation_weight)" in output) == told
 
 
 def test_a_restarted_arm_is_taken_up_again(graph, learn, monkeypatch):
