@@ -125,8 +125,8 @@ struct Block {
       for (long i = 0; i < count; ++i) {
         const long channel = group * count + i;
         const float* const other = projection ? beside + i * places : in + channel * window.plane + window.centre();
-        kernels.rectify(normalise[i], maps + i * second.places(), second.window.grid.row, shortcut[i], other, window.grid.row, height,
-                        width, next.grid, out + channel * next.plane);
+        kernels.rectify(normalise[i], maps + i * second.places(), second.window.grid.row, shortcut[i], other,
+                        window.grid.row, height, width, next.grid, out + channel * next.plane);
       }
     }
   }
