@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,7 +39,7 @@ BACKLOG = 500  # observations whose images may wait for that in memory: what one
 class LearnerOutputs(ReceiptOutputs, Protocol):
     """What a learner can do to the world."""
 
-    def publish_policy(self, snapshot: PolicySnapshot) -> None: ...
+    def publish_policy(self, make: Callable[[], PolicySnapshot]) -> Future[PolicySnapshot]: ...  # in due course
     def store(self, record: TransitionRecord) -> None: ...  # in the log of transitions
     def save(self, agent: Agent, metadata: dict[str, Any]) -> None: ...  # or DataError
     def measure(self, table: str, step: int, values: Mapping[str, Any]) -> None: ...
@@ -85,6 +86,7 @@ class Learner:
         self._before: Mapping[str, Any] = {}  # of the one before
         self._distances: list[Any] = []  # of policy and demonstration actions, of the steps since the last log
         self._published: dict[int, PolicySnapshot] = {}  # by version
+        self._publication: Future[PolicySnapshot] | None = None  # under way
         self._began = clock()
         self._life = 0.0  # s that earlier lives of this run trained
         self._rate_mark = (clock(), 0, 0)
@@ -157,6 +159,7 @@ class Learner:
         """
         self._end_at_limit()
         self._compute_features()
+        self._take_note(wait=False)
         self.report.state, self.report.text = self._describe()
         if self.report.state != LearnerState.TRAINING:
             return False
@@ -221,21 +224,42 @@ class Learner:
         return LearnerState.TRAINING, f"training: gradient step {report.gradient_step}"
 
     def publish(self) -> None:
-        """Publish the current policy under the next version, unless training has gone wrong."""
+        """Have the current policy published under the next version, unless training has gone wrong.
+
+        Its parameters are serialised here; its evidence is made where it is published, while training goes on.
+        """
+        self._take_note()
         if not self._is_healthy():
             return
-        report, before = self.report, self._published.get(self.report.version)
-        snapshot = make_snapshot(self._policy, self.agent.policy_params, self.spec, self._probe(), session=self.session,
-                                 version=report.version + 1, gradient_step=report.gradient_step,
-                                 previous=before.data if before else b"", stamp=self._wall_ns())
-        if not np.isfinite(snapshot.probe_action).all():
-            self.fail(f"the policy's action is not finite at gradient step {report.gradient_step}. {REMEDY}")
+        report, stamp, before = self.report, self._wall_ns(), self._published.get(self.report.version)
+        version, gradient_step = report.version + 1, report.gradient_step
+        data, probe = self._policy.serialize(self.agent.policy_params), self._probe()
+
+        def make() -> PolicySnapshot:
+            snapshot = make_snapshot(self._policy, data, self.spec, probe, session=self.session, version=version,
+                                     gradient_step=gradient_step, previous=before.data if before else b"", stamp=stamp)
+            if not np.isfinite(snapshot.probe_action).all():
+                raise DataError(f"the policy's action is not finite at gradient step {gradient_step}. {REMEDY}")
+            return snapshot
+
+        self._publication = self._out.publish_policy(make)
+        self._take_note(wait=False)
+
+    def _take_note(self, wait: bool = True) -> None:
+        """Take note of the policy that is on its way, once it is out, or of why it is not."""
+        if self._publication is None or not (wait or self._publication.done()):
             return
-        report.version = snapshot.version
-        if before is not None:
+        publication, self._publication = self._publication, None
+        try:
+            snapshot = publication.result()
+        except DataError as error:
+            self.fail(str(error))
+            return
+        report = self.report
+        if report.version in self._published:
             report.parameter_change = snapshot.change
+        report.version = snapshot.version
         self._remember(snapshot)
-        self._out.publish_policy(snapshot)
         line = (f"version {snapshot.version}, learner step {snapshot.gradient_step}, checksum {snapshot.checksum}, "
                 f"change {snapshot.change:.4g}")
         self._out.say(f"sent initial network to actor: {line}" if snapshot.version == 1 else f"published: {line}")
@@ -266,6 +290,7 @@ class Learner:
 
     def save(self) -> None:
         """Write a checkpoint of everything that the log and the demonstrations do not hold, unless it is spoilt."""
+        self._take_note()
         if not self._published or not self._is_healthy():  # nothing published: stopped before anything began
             return
         report = self.report
@@ -298,7 +323,8 @@ class Learner:
 
     @property
     def newest(self) -> PolicySnapshot:
-        """Return the policy published last."""
+        """Return the policy published last; wait for the one that is on its way."""
+        self._take_note()
         return self._published[self.report.version]
 
     def finish(self, why: str, version: int = 0) -> None:
@@ -306,6 +332,7 @@ class Learner:
         wanted = self._published.get(version)
         if self.newest.gradient_step < self.report.gradient_step:
             self.publish()
+        self._take_note()
         if not self._is_healthy():
             return
         if self._rate_mark[1] < self.report.gradient_step:

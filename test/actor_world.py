@@ -35,7 +35,7 @@ EXECUTED = np.array([0.5, -0.5, 0.25], np.float32)  # what the arm does, whateve
 def snapshot(number: int = 1, **changes) -> PolicySnapshot:
     """Return the policy with the parameters of that number."""
     probe = Observation(np.array([0.3, -0.2], np.float32))
-    made = make_snapshot(POLICY, PARAMS[number], SPEC, probe, session="learner-1", version=number,
+    made = make_snapshot(POLICY, POLICY.serialize(PARAMS[number]), SPEC, probe, session="learner-1", version=number,
                          gradient_step=50 * number, stamp=1_000_000)
     return replace(made, **changes)
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -50,6 +51,8 @@ class World:
         self.disk_full = False
         self.acks: dict[str, Acknowledgement] = {}
         self.policies: list[PolicySnapshot] = []
+        self.slow = False  # policies arrive only when they are delivered
+        self.under_way: list[tuple[Callable[[], PolicySnapshot], Future[PolicySnapshot]]] = []
         self.saved: list[dict[str, Any]] = []
         self.rows: list[tuple[str, int, Mapping[str, Any]]] = []
         self.said: list[str] = []
@@ -61,8 +64,23 @@ class World:
 
     # What the learner does
 
-    def publish_policy(self, snapshot: PolicySnapshot) -> None:
-        self.policies.append(snapshot)
+    def publish_policy(self, make: Callable[[], PolicySnapshot]) -> Future[PolicySnapshot]:
+        publication: Future[PolicySnapshot] = Future()
+        self.under_way.append((make, publication))
+        if not self.slow:
+            self.deliver()
+        return publication
+
+    def deliver(self) -> None:
+        """Let the policies that are on their way arrive."""
+        for make, publication in self.under_way:
+            try:
+                self.policies.append(make())
+            except DataError as error:
+                publication.set_exception(error)
+            else:
+                publication.set_result(self.policies[-1])
+        self.under_way.clear()
 
     def acknowledge(self, ack: Acknowledgement) -> None:
         self.calls.append(f"acknowledge {ack.sequence}")

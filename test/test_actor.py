@@ -224,8 +224,8 @@ def test_an_arm_that_falls_silent_is_missed() -> None:
 def test_saturation_is_measured() -> None:
     world = World(deterministic=True)
     params = {**PARAMS[0]}
-    biased = make_snapshot(POLICY, _scaled(params, 1e4), SPEC, state(0, 0), session="learner-1", version=1,
-                           gradient_step=0)
+    biased = make_snapshot(POLICY, POLICY.serialize(_scaled(params, 1e4)), SPEC, state(0, 0), session="learner-1",
+                           version=1, gradient_step=0)
     world.actor.offer(biased)
     world.run_episode(10)
     assert world.actor.status().saturated_share > 0.5

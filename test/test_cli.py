@@ -56,7 +56,8 @@ def make_run(folder: Path, name: str = "x", **snapshot_changes) -> RunDirectory:
     spec = make_arm(ArmConfig()).spec
     policy = Policy(spec, configurations.get("actor", PolicyConfig))
     probe = Observation(np.zeros(spec.state_size, np.float32))
-    snapshot = make_snapshot(policy, policy.init(0), spec, probe, session="learner-1", version=4, gradient_step=150)
+    snapshot = make_snapshot(policy, policy.serialize(policy.init(0)), spec, probe, session="learner-1", version=4,
+                             gradient_step=150)
     save_policy(run.policy, replace(snapshot, **snapshot_changes))
     return run
 

@@ -253,7 +253,8 @@ def test_a_policy_sees_its_cameras_and_the_backbone_does_not_travel(tmp_path):
     assert not np.array_equal(action, policy.mode(params, other))
     assert policy.data_size == len(policy.serialize(params)) < 100_000 < sum(x.nbytes for x in numbers(
         policy.backbone.params))
-    snapshot = make_snapshot(policy, params, SPEC, seen, session="learner", version=1, gradient_step=1)
+    snapshot = make_snapshot(policy, policy.serialize(params), SPEC, seen, session="learner", version=1,
+                             gradient_step=1)
     save_policy(tmp_path / "policy.params", snapshot)
     _, error = verify(load_policy(tmp_path / "policy.params"), policy, SPEC)
     assert error <= 1e-6
@@ -286,7 +287,7 @@ def test_policies_with_different_backbones_refuse_one_another(tmp_path):
     save_file(flat, path)
     policy, other = policy_of(), policy_of(backbone=str(path))
     assert other.backbone.digest != policy.backbone.digest
-    snapshot = make_snapshot(other, other.init(0), SPEC, observation(0), session="learner", version=1,
+    snapshot = make_snapshot(other, other.serialize(other.init(0)), SPEC, observation(0), session="learner", version=1,
                              gradient_step=1)
     theirs, ours = other.backbone.digest, policy.backbone.digest
     with pytest.raises(DataError, match=f'backbone: learner "{theirs}", actor "{ours}"'):

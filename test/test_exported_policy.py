@@ -24,8 +24,8 @@ POLICY = Policy(SPEC, PolicyConfig(hidden_dims=(8,)))
 
 def make(version: int = 7) -> PolicySnapshot:
     probe = Observation(np.array([0.1, -0.3], np.float32))
-    return make_snapshot(POLICY, POLICY.init(version), SPEC, probe, session="learner-1", version=version,
-                         gradient_step=350, stamp=1_700_000_000_123_456_789)
+    return make_snapshot(POLICY, POLICY.serialize(POLICY.init(version)), SPEC, probe, session="learner-1",
+                         version=version, gradient_step=350, stamp=1_700_000_000_123_456_789)
 
 
 def test_what_is_saved_is_loaded_bit_by_bit(tmp_path) -> None:

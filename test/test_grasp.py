@@ -68,7 +68,8 @@ def test_choices_of_the_same_worth_are_no_difference_and_others_are():
     bias += np.float32([3.0, 3.0, 1.0]) - worth
     for gap, same in ((0.0, True), (3e-6, True), (0.3, False)):
         params["grasp"]["mlp"]["q"]["bias"] = bias + np.float32([gap, 0.0, 0.0])
-        snapshot = make_snapshot(policy, params, SPEC, seen, session="learner", version=1, gradient_step=1)
+        snapshot = make_snapshot(policy, policy.serialize(params), SPEC, seen, session="learner", version=1,
+                                 gradient_step=1)
         for choice in (-1, 0, 1):
             theirs = replace(snapshot, probe_action=np.append(snapshot.probe_action[:-1], np.float32(choice)))
             if choice == -1 or (choice == 0 and same):

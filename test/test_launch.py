@@ -197,7 +197,8 @@ def test_a_policy_is_played(start, tmp_path):
     with contextlib.closing(make_arm_alone(ArmConfig())) as arm:
         policy = Policy(arm.spec, PolicyConfig())
         save_policy(tmp_path / "runs" / "first" / "policy.params", make_snapshot(
-            policy, policy.init(0), arm.spec, arm.reset(), session="learner", version=1, gradient_step=1))
+            policy, policy.serialize(policy.init(0)), arm.spec, arm.reset(), session="learner", version=1,
+            gradient_step=1))
     launched = start("run:=runs/first", "episodes:=1", file="play.launch.py")
     launched.expect(r"episode 1: (no )?success after \d+ steps")
     launched.wait()

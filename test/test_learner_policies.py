@@ -48,6 +48,38 @@ def test_policies_follow_each_other_with_rising_versions() -> None:
                for line in world.said)
 
 
+def test_training_goes_on_while_a_policy_is_on_its_way() -> None:
+    world = World(training_starts=10, steps_per_update=5)
+    world.learner.publish()
+    world.feed(1, 10 + 7)
+    world.slow = True
+    assert world.train() == 7
+    assert (len(world.policies), world.learner.status().version, len(world.under_way)) == (1, 1, 1)
+    world.deliver()
+    world.learner.train()
+    second = world.policies[1]
+    assert (second.version, second.gradient_step, world.learner.status().version) == (2, 5, 2)
+    verify(second, POLICY, SPEC)  # what later steps did to the parameters is not in it
+    assert second.data != POLICY.serialize(world.learner.agent.actor.params)
+    assert world.said[-1].startswith("published: version 2, learner step 5")
+    assert world.learner.newest is second
+
+
+def test_an_action_that_is_not_finite_reaches_nobody_and_fails_the_run(monkeypatch) -> None:
+    world = World(training_starts=10, steps_per_update=5)
+    world.learner.publish()
+    world.feed(1, 10 + 7)
+    world.slow = True
+    assert world.train() == 7
+    monkeypatch.setattr(POLICY, "mode", lambda *_: np.full(2, np.nan, np.float32))
+    world.deliver()
+    assert world.train() == 0
+    report = world.learner.status()
+    assert (report.state, len(world.policies), report.version) == (LearnerState.FAILED, 1, 1)
+    assert report.text.startswith("the policy's action is not finite at gradient step 5. Training has stopped")
+    assert world.warnings == [report.text]
+
+
 @pytest.mark.parametrize("then", ["train", "publish", "save", "finish"])
 def test_what_is_not_finite_fails_the_run_and_reaches_nobody(then: str) -> None:
     world = World(training_starts=5, steps_per_update=1, checkpoint_period=1, max_steps=2)

@@ -97,8 +97,8 @@ def test_learner_and_actor_agree_though_only_one_has_it(monkeypatch):
     errors = []
     for seed in range(3):
         policy = Policy(SPEC, config)
-        snapshot = make_snapshot(policy, policy.init(seed), SPEC, observation(seed), session="learner", version=1,
-                                 gradient_step=1)
+        snapshot = make_snapshot(policy, policy.serialize(policy.init(seed)), SPEC, observation(seed),
+                                 session="learner", version=1, gradient_step=1)
         with monkeypatch.context() as patch:
             patch.setattr(native, "is_available", lambda: False)
             errors.append(verify(snapshot, Policy(SPEC, config), SPEC)[1])

@@ -42,7 +42,8 @@ def params(policy):
 
 @pytest.fixture
 def snapshot(policy, params) -> PolicySnapshot:
-    return make_snapshot(policy, params, SPEC, OBSERVATION, session="learner", version=7, gradient_step=350, stamp=1)
+    return make_snapshot(policy, policy.serialize(params), SPEC, OBSERVATION, session="learner", version=7,
+                         gradient_step=350, stamp=1)
 
 
 def with_data(snapshot: PolicySnapshot, data: bytes) -> PolicySnapshot:
@@ -104,8 +105,8 @@ def test_a_good_snapshot_is_accepted(policy, params, snapshot):
 
 def test_change_is_the_distance_to_the_previous_version(policy, params, snapshot):
     moved = jax.tree.map(lambda x: x + 0.5, params)
-    following = make_snapshot(policy, moved, SPEC, OBSERVATION, session="learner", version=8, gradient_step=400,
-                              previous=snapshot.data)
+    following = make_snapshot(policy, policy.serialize(moved), SPEC, OBSERVATION, session="learner", version=8,
+                              gradient_step=400, previous=snapshot.data)
     assert snapshot.change == 0
     assert following.change == pytest.approx(0.5 * np.sqrt(policy.data_size / 4), rel=1e-5)
 

@@ -96,7 +96,8 @@ def _policy() -> Step:
     params = policy.init(0)
 
     def step() -> None:
-        snapshot = make_snapshot(policy, params, spec, probe, session="learner-guard", version=1, gradient_step=1)
+        snapshot = make_snapshot(policy, policy.serialize(params), spec, probe, session="learner-guard", version=1,
+                                 gradient_step=1)
         message = messages.from_policy_snapshot(snapshot)
         verify(messages.to_policy_snapshot(message, spec), policy, spec)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -55,13 +56,13 @@ def _publish_policies(width: int, count: int) -> tuple[list[float], list[float],
         bench.until(lambda: 0 in heard, "the actor")
         previous: bytes | memoryview = b""
         for version in range(1, count + 4):  # the first three warm up
-            began = time.perf_counter()
-            snapshot = make_snapshot(network, params, spec, probe, session="learner-bench", version=version,
-                                     gradient_step=version, previous=previous, stamp=time.time_ns())
-            publisher.publish(snapshot)
+            began, stamp = time.perf_counter(), time.time_ns()
+            publication = publisher.publish(partial(
+                make_snapshot, network, network.serialize(params), spec, probe, session="learner-bench",
+                version=version, gradient_step=version, previous=previous, stamp=stamp))
             blocked.append(1e3 * (time.perf_counter() - began))
-            previous = snapshot.data
             bench.until(lambda version=version: version in heard, f"version {version}")  # type: ignore[misc]
+            previous = publication.result().data
         publisher.close()
     return [1e3 * heard[version] for version in range(4, count + 4)], blocked[3:], network.data_size
 
@@ -143,8 +144,8 @@ def loop(effort: Effort) -> Iterator[Row]:
         observations, policies = (qos.publisher(bench.node, topic) for topic in (qos.OBSERVATION, qos.POLICY_PARAMS))
         bench.announce(spec)
         policies.publish(messages.from_policy_snapshot(make_snapshot(
-            network, network.init(0), spec, observation(spec, rng), session="learner-bench", version=1,
-            gradient_step=0, stamp=time.time_ns())))
+            network, network.serialize(network.init(0)), spec, observation(spec, rng), session="learner-bench",
+            version=1, gradient_step=0, stamp=time.time_ns())))
         bench.start("nodes.actor", resend_period=1000.0)
         bench.until(lambda: 1 in ready and observations.get_subscription_count(), "the actor to have its policy")
         sent = np.empty(effort.samples + effort.samples // 10)

@@ -6,7 +6,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -196,10 +197,14 @@ class LearnerNode(Node):
 
     # Out
 
-    def publish_policy(self, snapshot: PolicySnapshot) -> None:
-        with self._or_warn("a restarted learner may give a version again"):
-            write_atomically(self._version_file, f"{snapshot.version}\n")
-        self._policies.publish(snapshot)
+    def publish_policy(self, make: Callable[[], PolicySnapshot]) -> Future[PolicySnapshot]:
+        def make_and_count() -> PolicySnapshot:
+            snapshot = make()
+            with self._or_warn("a restarted learner may give a version again"):
+                write_atomically(self._version_file, f"{snapshot.version}\n")
+            return snapshot
+
+        return self._policies.publish(make_and_count)
 
     def acknowledge(self, ack: Acknowledgement) -> None:
         self._acks.publish(messages.from_fields(qos.TRANSITIONS_ACK.type, ack, wall_ns()))

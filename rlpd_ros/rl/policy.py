@@ -130,7 +130,10 @@ class Policy:
         self.mode(params, observation)
 
     def serialize(self, params: Params) -> bytes:
-        """Return the parameters as float32, little-endian, row-major, in the order of their paths."""
+        """Return a copy of the parameters as float32, little-endian, row-major, in the order of their paths.
+
+        However many devices hold them.
+        """
         return b"".join(np.ascontiguousarray(leaf, "<f4").data for leaf in jax.tree.leaves(params))
 
     def deserialize(self, data: bytes | memoryview) -> Params:
@@ -141,7 +144,11 @@ class Policy:
             bad = np.flatnonzero(~np.isfinite(values))
             raise DataError(f"policy parameters: expected finite values, found {bad.size} of {values.size} not finite, "
                             f"the first in {self._path_of(bad[0])}: the learner has diverged or the data is damaged")
-        return self._cut(values)
+        return self.params_of(data)
+
+    def params_of(self, data: bytes | memoryview) -> Params:
+        """Return the parameters that ``serialize`` made ``data`` of, without a look at them."""
+        return self._cut(np.frombuffer(data, "<f4"))
 
     def _expect_size(self, data: bytes | memoryview) -> None:
         if len(data) != self.data_size:
@@ -199,23 +206,21 @@ def _gaussian(params: Params) -> Params:
     return {"mlp": params["mlp"]}
 
 
-def make_snapshot(policy: Policy, params: Params, spec: SpaceSpec, probe: Observation, *, session: str, version: int,
+def make_snapshot(policy: Policy, data: bytes, spec: SpaceSpec, probe: Observation, *, session: str, version: int,
                   gradient_step: int, previous: bytes | memoryview = b"", stamp: int = 0) -> PolicySnapshot:
-    """Wrap parameters for their way to the actors, with the evidence that ``verify`` checks.
+    """Wrap serialised parameters for their way to the actors, with the evidence that ``verify`` checks.
 
     ``probe``: any observation, best a typical one. ``previous``: the data of the version before, for ``change``
     (L2 norm of the difference; 0 without it). ``stamp`` in ns.
     """
-    params = jax.tree.map(np.asarray, params)  # however many devices hold them
-    data = policy.serialize(params)
     change = 0.0
     if previous:
         change = float(np.linalg.norm(np.frombuffer(data, "<f4") - np.frombuffer(previous, "<f4")))
     return PolicySnapshot(
         session=session, version=version, gradient_step=gradient_step, checksum=checksum(data),
         network=policy.description, network_fingerprint=policy.fingerprint, space_fingerprint=spec.fingerprint,
-        probe=replace(probe, state=np.array(probe.state, np.float32)), probe_action=policy.mode(params, probe),
-        change=change, data=data, stamp=stamp)
+        probe=replace(probe, state=np.array(probe.state, np.float32)),
+        probe_action=policy.mode(policy.params_of(data), probe), change=change, data=data, stamp=stamp)
 
 
 def verify(snapshot: PolicySnapshot, policy: Policy, spec: SpaceSpec) -> tuple[Params, float]:

@@ -110,8 +110,8 @@ def measure(seconds: float) -> list[Row]:
             for version, _ in enumerate(paced(PERIOD), 1):
                 if time.monotonic() - began > seconds + SETTLING:
                     break
-                snapshot = make_snapshot(policy, params, arm.spec, probe, session="learner", version=version,
-                                         gradient_step=version, stamp=wall_ns())
+                snapshot = make_snapshot(policy, policy.serialize(params), arm.spec, probe, session="learner",
+                                         version=version, gradient_step=version, stamp=wall_ns())
                 published[version] = snapshot.stamp
                 policies.publish(messages.from_policy_snapshot(snapshot))
     finally:

@@ -169,8 +169,8 @@ def fuzz_checkpoints(count: int, seed: int) -> list[Row]:
 def fuzz_policies(count: int, seed: int) -> list[Row]:
     """Damage policy files; what is read must be what was written, or be refused when it is proven."""
     rng, tally, policy = random.Random(seed), Tally("policy.params"), Policy(SPEC, POLICY)
-    snapshot = make_snapshot(policy, policy.init(0), SPEC, Observation(STATE_OF_A_PROBE), session="learner-1",
-                             version=3, gradient_step=100, stamp=5)
+    snapshot = make_snapshot(policy, policy.serialize(policy.init(0)), SPEC, Observation(STATE_OF_A_PROBE),
+                             session="learner-1", version=3, gradient_step=100, stamp=5)
     with tempfile.TemporaryDirectory(dir=_memory()) as folder:
         path = Path(folder, "policy.params")
         save_policy(path, snapshot)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,8 +87,11 @@ class Loop:
     def acknowledge(self, ack: Acknowledgement) -> None:
         self._events.append(lambda: self._actor.acknowledge(ack))
 
-    def publish_policy(self, snapshot: PolicySnapshot) -> None:
-        self._events.append(lambda: self._actor.offer(snapshot))
+    def publish_policy(self, make: Callable[[], PolicySnapshot]) -> Future[PolicySnapshot]:
+        publication: Future[PolicySnapshot] = Future()
+        publication.set_result(make())
+        self._events.append(lambda: self._actor.offer(publication.result()))
+        return publication
 
     def measure(self, table: str, step: int, values: Any) -> None:
         if table == "learner":
