@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,8 +14,9 @@ from rlpd_ros.data.receipts import ReceiptOutputs, Receipts
 from rlpd_ros.data.replay_buffer import ReplayBuffer, expect_memory, machine_memory, symmetric_batches
 from rlpd_ros.errors import DataError
 from rlpd_ros.kept import IMAGES, Kept
+from rlpd_ros.publications import PublicationOutputs, Publications
 from rlpd_ros.rl.agent import Agent
-from rlpd_ros.rl.policy import Policy, make_snapshot
+from rlpd_ros.rl.policy import Policy
 from rlpd_ros.settings import LearnerConfig
 from rlpd_ros.status import ActorReport, LearnerReport, LearnerState
 from rlpd_ros.types import (
@@ -30,19 +30,16 @@ from rlpd_ros.untrusted import expect_name
 
 REMEDY = ("Training has stopped and the last policy stays out; look for huge observations or rewards, or lower the "
           "learning rates")
-PUBLISHED = 20  # newest policies that are remembered, besides those that actors act on
 DISTANCE = "demo_action_distance"
 SHIFTS_AT_ONCE = 16  # shifted observations whose features are computed between two rounds of messages
 BACKLOG = 500  # observations whose images may wait for that in memory: what one sender has under way
 
 
-class LearnerOutputs(ReceiptOutputs, Protocol):
+class LearnerOutputs(ReceiptOutputs, PublicationOutputs, Protocol):
     """What a learner can do to the world."""
 
-    def publish_policy(self, make: Callable[[], PolicySnapshot]) -> Future[PolicySnapshot]: ...  # in due course
     def store(self, record: TransitionRecord) -> None: ...  # in the log of transitions
     def save(self, agent: Agent, metadata: dict[str, Any]) -> None: ...  # or DataError
-    def measure(self, table: str, step: int, values: Mapping[str, Any]) -> None: ...
 
 
 class Learner:
@@ -68,6 +65,7 @@ class Learner:
             utd_set=agent.config.utd_ratio, discount=agent.config.discount, space_fingerprint=spec.fingerprint,
             network_fingerprint=policy.fingerprint, policy_bytes=policy.data_size)
         self._policy = policy
+        self._publications = Publications(policy, spec, self.report, out, self._applied_versions)
         self._out = out
         self._clock = clock
         self._wall_ns = wall_ns
@@ -85,8 +83,6 @@ class Learner:
         self._info: Mapping[str, Any] = {}  # of the last step
         self._before: Mapping[str, Any] = {}  # of the one before
         self._distances: list[Any] = []  # of policy and demonstration actions, of the steps since the last log
-        self._published: dict[int, PolicySnapshot] = {}  # by version
-        self._publication: Future[PolicySnapshot] | None = None  # under way
         self._began = clock()
         self._life = 0.0  # s that earlier lives of this run trained
         self._rate_mark = (clock(), 0, 0)
@@ -125,7 +121,7 @@ class Learner:
                       f"episodes successful after {self.report.env_steps} environment steps")
         if episodes < self.config.eval_episodes or rate < self.config.success_target:
             return
-        if version in self._published:
+        if self._publications.get(version):
             self.finish(f"success rate {rate:.0%} in {episodes} greedy episodes", version)
         else:
             self._out.warn(f"version {version} is good enough, but it is of an earlier life of the learner and not "
@@ -159,7 +155,7 @@ class Learner:
         """
         self._end_at_limit()
         self._compute_features()
-        self._take_note(wait=False)
+        self._settle(wait=False)
         self.report.state, self.report.text = self._describe()
         if self.report.state != LearnerState.TRAINING:
             return False
@@ -224,55 +220,18 @@ class Learner:
         return LearnerState.TRAINING, f"training: gradient step {report.gradient_step}"
 
     def publish(self) -> None:
-        """Have the current policy published under the next version, unless training has gone wrong.
+        """Have the current policy published under the next version, unless training has gone wrong."""
+        self._settle()
+        if self._is_healthy():
+            self._publications.begin(self.agent.policy_params, self._probe(), self._wall_ns())
+            self._settle(wait=False)
 
-        Its parameters are serialised here; its evidence is made where it is published, while training goes on.
-        """
-        self._take_note()
-        if not self._is_healthy():
-            return
-        report, stamp, before = self.report, self._wall_ns(), self._published.get(self.report.version)
-        version, gradient_step = report.version + 1, report.gradient_step
-        data, probe = self._policy.serialize(self.agent.policy_params), self._probe()
-
-        def make() -> PolicySnapshot:
-            snapshot = make_snapshot(self._policy, data, self.spec, probe, session=self.session, version=version,
-                                     gradient_step=gradient_step, previous=before.data if before else b"", stamp=stamp)
-            if not np.isfinite(snapshot.probe_action).all():
-                raise DataError(f"the policy's action is not finite at gradient step {gradient_step}. {REMEDY}")
-            return snapshot
-
-        self._publication = self._out.publish_policy(make)
-        self._take_note(wait=False)
-
-    def _take_note(self, wait: bool = True) -> None:
-        """Take note of the policy that is on its way, once it is out, or of why it is not."""
-        if self._publication is None or not (wait or self._publication.done()):
-            return
-        publication, self._publication = self._publication, None
+    def _settle(self, wait: bool = True) -> None:
+        """Take note of the policy that is on its way, once it is out."""
         try:
-            snapshot = publication.result()
+            self._publications.settle(wait)
         except DataError as error:
-            self.fail(str(error))
-            return
-        report = self.report
-        if report.version in self._published:
-            report.parameter_change = snapshot.change
-        report.version = snapshot.version
-        self._remember(snapshot)
-        line = (f"version {snapshot.version}, learner step {snapshot.gradient_step}, checksum {snapshot.checksum}, "
-                f"change {snapshot.change:.4g}")
-        self._out.say(f"sent initial network to actor: {line}" if snapshot.version == 1 else f"published: {line}")
-        self._out.measure("policies", report.env_steps, {
-            "version": snapshot.version, "gradient_step": snapshot.gradient_step, "checksum": snapshot.checksum,
-            "change": snapshot.change, "bytes": len(snapshot.data)})
-
-    def _remember(self, snapshot: PolicySnapshot) -> None:
-        """Keep the newest policies, and those in use: one of them may turn out to be the one that is wanted."""
-        used = {actor.applied_version for actor in self._live_actors().values()}
-        self._published = {version: earlier for version, earlier in self._published.items()
-                           if version > snapshot.version - PUBLISHED or version in used}
-        self._published[snapshot.version] = snapshot
+            self.fail(f"{error}. {REMEDY}")
 
     def _probe(self) -> Observation:
         """Return an observation to prove the policy on: a recent one, or zeros while there is none."""
@@ -290,8 +249,8 @@ class Learner:
 
     def save(self) -> None:
         """Write a checkpoint of everything that the log and the demonstrations do not hold, unless it is spoilt."""
-        self._take_note()
-        if not self._published or not self._is_healthy():  # nothing published: stopped before anything began
+        self._settle()
+        if not self._publications.get(self.report.version) or not self._is_healthy():  # stopped before anything began
             return
         report = self.report
         metadata = {
@@ -324,15 +283,17 @@ class Learner:
     @property
     def newest(self) -> PolicySnapshot:
         """Return the policy published last; wait for the one that is on its way."""
-        self._take_note()
-        return self._published[self.report.version]
+        self._settle()
+        newest = self._publications.get(self.report.version)
+        assert newest is not None
+        return newest
 
     def finish(self, why: str, version: int = 0) -> None:
         """End training: publish and save what was learned, keep ``version`` (0: the newest) as the run's policy."""
-        wanted = self._published.get(version)
+        wanted = self._publications.get(version)
         if self.newest.gradient_step < self.report.gradient_step:
             self.publish()
-        self._take_note()
+        self._settle()
         if not self._is_healthy():
             return
         if self._rate_mark[1] < self.report.gradient_step:
@@ -393,6 +354,9 @@ class Learner:
 
     def _live_actors(self) -> dict[str, ActorReport]:
         return self._actors.at(self._clock())
+
+    def _applied_versions(self) -> set[int]:
+        return {actor.applied_version for actor in self._live_actors().values()}
 
     def lowest_applied_version(self) -> tuple[int, int]:
         """Return the oldest version that a live actor acts on (0: one has none), and how many actors live."""

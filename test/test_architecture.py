@@ -18,7 +18,7 @@ LAYERS = (
     {"config", "types", "runs", "status", "installation", "enclaves"},
     {"rl", "data", "arm", "metrics", "tables"},
     {"settings", "exported_policy"},
-    {"kept"},
+    {"kept", "publications"},
     {"actor", "learner", "driver", "report", "diagnosis"},
     {"ros"},
     {"nodes", "record"},

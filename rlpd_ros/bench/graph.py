@@ -56,12 +56,13 @@ class Bench:
         self.node.destroy_node()
         rclpy.shutdown(context=self._context)
 
-    def start(self, module: str, **parameters: Any) -> None:
-        """Start the node of one of this package's modules as a process of its own."""
+    def start(self, module: str, **parameters: Any) -> int:
+        """Start the node of one of this package's modules as a process of its own; return its number."""
         arguments = [part for name, value in parameters.items() for part in ("-p", f"{name}:={_yaml(value)}")]
         self._processes.append(subprocess.Popen(
             [sys.executable, "-m", f"rlpd_ros.{module}", "--ros-args", "--log-level", "error", *arguments],
             stdout=subprocess.DEVNULL))
+        return self._processes[-1].pid
 
     def announce(self, spec: SpaceSpec) -> None:
         """Publish ``spec`` as an arm driver does."""

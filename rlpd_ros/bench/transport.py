@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
+import psutil
 
 from rlpd_ros.bench.graph import Bench
 from rlpd_ros.bench.machine import socket_rates, speed_of_light
@@ -24,6 +25,7 @@ from rlpd_ros.runs import RunDirectory
 from rlpd_ros.tables import Row
 from rlpd_ros.types import Source, SpaceSpec, TimeStep
 
+WARM_UP = 200  # transitions of each actor
 WIDTHS = {0.3: 256, 3: 850, 30: 2720}  # MB -> units of each of two hidden layers
 
 
@@ -71,35 +73,45 @@ def transitions(effort: Effort) -> Iterator[Row]:
     """Yield transitions per second into a learner process, one message each, until its receipt for the last."""
     for name, images, count, target in (("state only", 0, 15 * effort.samples, 5_000),
                                         ("two 128 x 128 images", 2, 3 * effort.samples, 1_500)):
-        measured = [_transitions_rate(1, images, count) for _ in range(min(3, effort.repetitions))]
+        measured = [_send_transitions(1, images, count)[0] for _ in range(min(3, effort.repetitions))]
         nbytes = 200 + images * 128 * 128 * 3
         limit = 1e9 / nbytes * max(socket_rates(Effort(3, 0.1, 0), nbytes))  # each answered before the next
         yield high(f"transitions to the learner's disk, {name}", measured, "1/s", target, limit)
 
 
 def actors(effort: Effort) -> Iterator[Row]:
-    """Yield transitions per second from several actors at once."""
+    """Yield transitions per second from several actors at once, and what each transition costs the learner."""
     for number in (1, 2, 4, 8, 16):
-        rate = _transitions_rate(number, 0, max(500, 10 * effort.samples // number))
+        rate, cost = _send_transitions(number, 0, max(500, 10 * effort.samples // number))
         yield high(f"transitions to the learner's disk, {number} actors, all together", [rate], "1/s")
+        yield low(f"the learner's processor time per transition, {number} actors", [1e6 * cost], "us")
 
 
-def _transitions_rate(senders: int, images: int, count: int) -> float:
+def _send_transitions(senders: int, images: int, count: int) -> tuple[float, float]:
+    """Return transitions per second, and the processor time of their receiver for each, in s."""
     spec = space(images, lockstep=False)
     with tempfile.TemporaryDirectory() as folder, Bench() as bench:
         run = RunDirectory.create(folder, "bench")
         bench.announce(spec)
         if images:
-            bench.start("bench.storing", run=str(run.path), images=images)
+            learner = bench.start("bench.storing", run=str(run.path), images=images)
         else:
-            bench.start("nodes.learner", run=str(run.path), require_demonstrations=False, training_starts=10**9,
-                        hidden_dims=[8], critic_hidden_dims=[8])
-        processes = [begin(send, f"actor-{i}", images, count) for i in range(senders)]
+            learner = bench.start("nodes.learner", run=str(run.path), require_demonstrations=False,
+                                  training_starts=10**9, hidden_dims=[8], critic_hidden_dims=[8])
+        bench.until(lambda: bench.node.count_publishers(qos.TRANSITIONS_ACK.name), "the learner")
+        before = _processor_time(learner)
+        processes = [begin(send, f"actor-{i}", images, count, WARM_UP) for i in range(senders)]
         times = [result(process) for process in processes]
-    return senders * count / (max(end for _, end in times) - min(begin for begin, _ in times))
+        cost = (_processor_time(learner) - before) / (senders * (WARM_UP + count))
+    return senders * count / (max(end for _, end in times) - min(begin for begin, _ in times)), cost
 
 
-def send(session: str, images: int, count: int, warm_up: int = 200) -> tuple[float, float]:
+def _processor_time(process: int) -> float:
+    times = psutil.Process(process).cpu_times()
+    return times.user + times.system
+
+
+def send(session: str, images: int, count: int, warm_up: int) -> tuple[float, float]:
     """Send transitions as an actor does, each as soon as the outbox lets it; return when it began and ended, s."""
     spec = space(images, lockstep=False)
     outbox = Outbox()

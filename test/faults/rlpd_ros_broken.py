@@ -33,16 +33,16 @@ def learner_corrupt() -> None:
 
 def learner_other_parameters() -> None:
     """Send the parameters of another network of the same kind, with a checksum that is right."""
-    learner = import_module("rlpd_ros.learner")
+    publications = import_module("rlpd_ros.publications")
     types = import_module("rlpd_ros.types")
-    make = learner.make_snapshot
+    make = publications.make_snapshot
 
     def other(*arguments, **named):
         snapshot = make(*arguments, **named)
         data = np.frombuffer(snapshot.data, "<f4")[::-1].tobytes()
         return dataclasses.replace(snapshot, data=data, checksum=types.checksum(data))
 
-    learner.make_snapshot = other
+    publications.make_snapshot = other
 
 
 def learner_nan() -> None:
