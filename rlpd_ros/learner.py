@@ -14,6 +14,7 @@ from rlpd_ros.data.receipts import ReceiptOutputs, Receipts
 from rlpd_ros.data.replay_buffer import ReplayBuffer, expect_memory, machine_memory, symmetric_batches
 from rlpd_ros.errors import DataError
 from rlpd_ros.kept import IMAGES, Kept
+from rlpd_ros.metrics import wilson_interval
 from rlpd_ros.publications import PublicationOutputs, Publications
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.policy import Policy
@@ -122,7 +123,9 @@ class Learner:
         if episodes < self.config.eval_episodes or rate < self.config.success_target:
             return
         if self._publications.get(version):
-            self.finish(f"success rate {rate:.0%} in {episodes} greedy episodes", version)
+            low, high = wilson_interval(successes, episodes)
+            self.finish(f"success rate {rate:.0%} in {episodes} greedy episodes (95 % confidence: {low:.0%} to "
+                        f"{high:.0%})", version)
         else:
             self._out.warn(f"version {version} is good enough, but it is of an earlier life of the learner and not "
                            "here any more: going on")
