@@ -16,7 +16,9 @@ def main(options: argparse.Namespace) -> int:
     from rlpd_ros.bench.suite import run
     from rlpd_ros.bench.timing import FULL, QUICK
     from rlpd_ros.rl.compilation import keep_compiled
+    from rlpd_ros.ros.main import keep_memory
 
+    keep_memory()  # as a node does: before there are threads
     keep_compiled()
     with ros_domain():
         use_profile()

@@ -65,13 +65,14 @@ def _follow_parent() -> None:
             sys.exit(1)
 
 
-_MALLOC_OPTIONS = {-1: 1 << 28, -3: 1 << 25}  # trim threshold, mmap threshold, in bytes: see mallopt(3)
+_MALLOC_OPTIONS = {-1: 1 << 28, -3: 1 << 25, -8: 1}  # trim and mmap thresholds in bytes, arenas: see mallopt(3)
 
 
 def keep_memory() -> None:
     """Let this process keep the memory that a large message took for the next one.
 
-    A message is copied some six times on its way. To get each page anew from the system takes half of that way.
+    A message is copied some six times on its way. To get each page anew from the system takes half of that way. All
+    threads share one arena, since beyond 64 MB what is free in another's goes back to the system all the same.
     """
     library = ctypes.CDLL(None)
     for option, value in _MALLOC_OPTIONS.items() if hasattr(library, "mallopt") else ():  # the GNU C library
