@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import json
 import multiprocessing
 import sys
 from collections.abc import Mapping, Sequence
@@ -70,7 +71,7 @@ def settings_of(variant: Variant, seed: int) -> dict[str, Any]:
 
 
 def run(plan: Study, name: str, seed: int, path: Path) -> None:
-    """Do one run; its evaluations go to a CSV."""
+    """Do one run; its evaluations go to a CSV, the learner's newest metrics with them (none before it trains)."""
     from loop import Loop, Settings
 
     from rlpd_ros.rl.compilation import keep_compiled
@@ -78,11 +79,10 @@ def run(plan: Study, name: str, seed: int, path: Path) -> None:
     keep_compiled()
     with path.open("w") as file:
         rows = csv.writer(file)
+        rows.writerow(["env_steps", "seconds", "success", "metrics"])
         loop = Loop(Settings(**settings_of(plan.variants[name], seed)))
-        for number, now in enumerate(loop.run(plan.env_steps, plan.period, plan.episodes)):
-            if number == 0:
-                rows.writerow(["env_steps", "seconds", "success", *now.metrics])
-            rows.writerow([now.env_steps, f"{now.seconds:.1f}", now.success, *now.metrics.values()])
+        for now in loop.run(plan.env_steps, plan.period, plan.episodes):
+            rows.writerow([now.env_steps, f"{now.seconds:.1f}", now.success, json.dumps(now.metrics)])
             file.flush()
 
 
@@ -90,7 +90,7 @@ def read(path: Path) -> list[tuple[int, float, float]]:
     """Return environment steps, seconds and success of each evaluation of a run."""
     with path.open() as file:
         rows = list(csv.reader(file))[1:]
-    return [(int(steps), float(seconds), float(success)) for steps, seconds, success, *_ in rows]
+    return [(int(steps), float(seconds), float(success)) for steps, seconds, success, _ in rows]
 
 
 def tell(name: str, runs: Sequence[Sequence[tuple[int, float, float]]]) -> None:
