@@ -71,8 +71,8 @@ _MALLOC_OPTIONS = {-1: 1 << 28, -3: 1 << 25, -8: 1}  # trim and mmap thresholds 
 def keep_memory() -> None:
     """Let this process keep the memory that a large message took for the next one.
 
-    A message is copied some six times on its way. To get each page anew from the system takes half of that way. All
-    threads share one arena, since beyond 64 MB what is free in another's goes back to the system all the same.
+    A message is copied some six times on its way. To get each page anew from the system takes half of that way. No
+    thread gets an arena of its own any more: beyond 64 MB what is free there goes back to the system all the same.
     """
     library = ctypes.CDLL(None)
     for option, value in _MALLOC_OPTIONS.items() if hasattr(library, "mallopt") else ():  # the GNU C library
