@@ -286,6 +286,14 @@ def test_nothing_heard_is_nothing_to_examine():
     assert not evidence().empty
 
 
+def test_a_node_that_gave_up_an_endpoint_just_now_is_ending_and_not_remapped():
+    collector = Collector(1)
+    for at, graph, found in ((-2.0, wires(), ""), (0.0, wires(unplugged="observation"), ""),
+                             (4.0, wires(unplugged="observation"), "connections")):
+        collector.look(graph, MACHINE, NOW + at)
+        assert verdict(evidence(graph=replace(collector.evidence.graph, nodes=graph.nodes))) == found
+
+
 def test_deaths_are_counted_for_a_minute_and_only_here():
     collector = Collector(1)
     for i in range(4):

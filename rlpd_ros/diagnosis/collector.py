@@ -7,12 +7,13 @@ from collections import deque
 from dataclasses import replace
 
 from rlpd_ros.data.demonstrations import DemonstrationManifest
-from rlpd_ros.diagnosis.evidence import CameraSight, Evidence, Graph, LocalProcess, Machine, Sample, Track
+from rlpd_ros.diagnosis.evidence import CameraSight, Endpoint, Evidence, Graph, LocalProcess, Machine, Sample, Track
 from rlpd_ros.status import ActorReport, LearnerReport
 from rlpd_ros.types import EpisodeSummary, SpaceSpec
 
 MINUTE = 60.0  # s over which restarts are counted
 FORGET = 60.0  # s after which a session that is gone is of no interest any more
+LEAVING = 5.0  # s that a node may take to give up its endpoints when it ends
 IDLE = 0.04  # share of a core that a process does not need for doing nothing
 IDLE_TIME = 1.5  # s over which that is measured
 BURST = 0.1  # s between messages that were kept for whom comes late, or held up
@@ -25,6 +26,7 @@ class Collector:
 
     def __init__(self, patience: int) -> None:
         self.evidence = Evidence(patience=patience)
+        self._endpoints: dict[Endpoint, float] = {}  # when they were last seen
         self._alive: dict[str, set[int]] = {}  # node -> its processes
         self._deaths: dict[str, list[float]] = {}
         self._told_restarts: dict[str, int] = {}
@@ -61,7 +63,10 @@ class Collector:
     def look(self, graph: Graph, machine: Machine, at: float) -> None:
         """Take a look at the graph and at this machine; a node that is seen again keeps its first time."""
         before = self.evidence.graph.nodes if self.evidence.graph else {}
-        self.evidence.graph = replace(graph, nodes={node: before.get(node, at) for node in graph.nodes})
+        known = {e: seen for e, seen in self._endpoints.items() if at - seen < LEAVING}
+        self._endpoints = known | dict.fromkeys(graph.endpoints, at)
+        self.evidence.graph = replace(graph, nodes={node: before.get(node, at) for node in graph.nodes},
+                                      leaving=frozenset(e.node for e in known.keys() - set(graph.endpoints)))
         self.evidence.machine = machine
         self._count_deaths(machine, at)
         self._find_idle(machine, at)

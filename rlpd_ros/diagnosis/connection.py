@@ -119,8 +119,8 @@ def _refused_connections(evidence: Evidence) -> Outcome:
             "检查重映射或话题拼写：用 `ros2 topic info -v /<话题>` 和 `ros2 node info /<节点>` 查看两端，去掉后重启该节点。"))
 @of_graph
 def connections(evidence: Evidence, graph: Graph) -> Outcome:
-    nodes = {kind: {n for n in graph.nodes_that_publish(mark) if evidence.now - graph.nodes.get(n, evidence.now) >= SETTLED}
-             for kind, mark in MARKS.items()}
+    nodes = {kind: {n for n in graph.nodes_that_publish(mark) - graph.leaving
+                    if evidence.now - graph.nodes.get(n, evidence.now) >= SETTLED} for kind, mark in MARKS.items()}
     several = len(nodes["arm_driver"]) > 1 or len(nodes["actor"]) > 1
     for topic, sender, receiver in WIRES:
         if not nodes[sender] or not nodes[receiver] or (several and topic in ("observation", "action")):

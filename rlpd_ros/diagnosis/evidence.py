@@ -92,12 +92,13 @@ class Mismatch:
 @dataclass(frozen=True)
 class Graph:
     """The ROS graph: node -> when it was first seen; endpoints; topics of this package in other namespaces; what does
-    not fit together."""
+    not fit together; nodes that gave up an endpoint just now, as one that ends does one after another."""
 
     nodes: dict[str, float] = field(default_factory=dict)
     endpoints: tuple[Endpoint, ...] = ()
     elsewhere: dict[str, str] = field(default_factory=dict)  # kind of node -> its namespace
     mismatches: tuple[Mismatch, ...] = ()
+    leaving: frozenset[str] = frozenset()
 
     def nodes_that_publish(self, topic: str) -> set[str]:
         return {e.node for e in self.endpoints if e.publishes and e.topic == topic}
