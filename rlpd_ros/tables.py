@@ -34,10 +34,13 @@ class Row:
 
     @property
     def share_of_limit(self) -> float | None:
-        """Return how near the figure comes to the limit, 0 to 1, whether high or low is good; None if unknown."""
+        """Return how much of the limit is reached, of a rate (unit .../s) or of a time; None if unknown.
+
+        More than 1 where the machine can do better than what the limit was measured with.
+        """
         if not isinstance(self.value, (int, float)) or not self.limit or not self.value > 0:
             return None
-        return min(self.value / self.limit, self.limit / self.value)
+        return self.value / self.limit if self.unit.endswith("/s") else self.limit / self.value
 
 
 def at_least(name: str, value: float | None, bound: float, unit: str = "") -> Row:

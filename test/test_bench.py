@@ -37,6 +37,7 @@ def test_rows_have_median_spread_and_share_of_the_limit():
     assert (row.value, row.spread, row.ok, row.share_of_limit) == (2.0, (1.0, 3.0), True, 0.25)
     row = low("time", [4.0], "ms", target=3.0, limit=1.0)
     assert (row.value, row.spread, row.ok, row.share_of_limit) == (4.0, None, False, 0.25)
+    assert high("rate", [9.0], "1/s", target=2.0, limit=6.0).share_of_limit == 1.5  # not capped
     p50, p99 = percentiles("act", np.arange(101) / 1000, (51, 98))
     assert (p50.name, p50.value, p50.ok) == ("act, p50", 50.0, True)
     assert (p99.name, p99.value, p99.ok) == ("act, p99", 99.0, False)

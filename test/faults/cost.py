@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from pathlib import Path
 from statistics import median, quantiles
 
+import psutil
 from cases.case import REAL_TIME, at_50_hz
 from system import System
 
@@ -27,14 +26,14 @@ def measure(folder: Path, demos: Path) -> list[Row]:
         system.start_all()
         system.start("monitor")
         system.wait_for_training(300)
-        pid = system.nodes["monitor"].pid
-        shares = [window(system, pid)[1] for _ in range(WINDOWS // 2)]  # before it has to make up for any stop
+        monitor = psutil.Process(system.nodes["monitor"].pid)
+        shares = [window(system, monitor)[1] for _ in range(WINDOWS // 2)]  # before it has to make up for any stop
         rates: dict[bool, list[float]] = {True: [], False: []}
         for i in range(2 * WINDOWS):
             watched = i % 2 == 0
-            os.kill(pid, signal.SIGCONT if watched else signal.SIGSTOP)
-            rates[watched].append(window(system, pid)[0])
-        os.kill(pid, signal.SIGCONT)
+            (monitor.resume if watched else monitor.suspend)()
+            rates[watched].append(window(system, monitor)[0])
+        monitor.resume()
     ratios = [watched / unwatched for watched, unwatched in zip(rates[True], rates[False], strict=True)]
     low, middle, high = quantiles(ratios, n=4)
     return [at_most("monitor at 50 Hz control", 100 * median(shares), 3.0, "% of a core"),
@@ -42,13 +41,13 @@ def measure(folder: Path, demos: Path) -> list[Row]:
                      f"(half of {WINDOWS} pairs: {low:.3f} to {high:.3f})")]
 
 
-def window(system: System, pid: int) -> tuple[float, float]:
-    """Return the learner's steps per s and the share of a core that a process took over a while."""
-    before, cpu, began = steps(system), computed(pid), time.monotonic()
+def window(system: System, process: psutil.Process) -> tuple[float, float]:
+    """Return the learner's steps per s and the share of a core that ``process`` took over a while."""
+    before, cpu, began = steps(system), computed(process), time.monotonic()
     while time.monotonic() - began < WINDOW:
         system.watcher.spin(0.1)
     after, seconds = steps(system), time.monotonic() - began
-    return (after - before) / seconds, (computed(pid) - cpu) / seconds
+    return (after - before) / seconds, (computed(process) - cpu) / seconds
 
 
 def steps(system: System) -> int:
@@ -60,6 +59,6 @@ def steps(system: System) -> int:
     return system.watcher.learner.gradient_step
 
 
-def computed(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def computed(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
