@@ -23,11 +23,12 @@ class ReachArm:
     """Move a tool in x and y to a goal that is elsewhere in each episode. Implements ``ArmDriver``.
 
     Action (2): the tool's motion in units of SCALE. Observation (4): the tool's position and the way from there to the
-    goal, m. Reward 1 and termination within REACHED of the goal.
+    goal, m. Reward 1 and termination within ``reached`` m of the goal.
     """
 
-    def __init__(self, config: DriverConfig) -> None:
+    def __init__(self, config: DriverConfig, reached: float = REACHED) -> None:
         self._config = config
+        self._reached = reached
         self._rng = np.random.default_rng(config.seed)
         self.spec = SpaceSpec(
             robot="reach", frame_id="base", control_rate=config.control_rate, lockstep=config.lockstep,
@@ -56,7 +57,7 @@ class ReachArm:
         self._tool = np.clip(before + SCALE * admitted, -WORKSPACE, WORKSPACE)  # a real arm: command it; wait
         self._executed = ((self._tool - before) / SCALE).astype(np.float32).clip(-1.0, 1.0)
         self._steps += 1
-        success = bool(np.linalg.norm(self._goal - self._tool) < REACHED)
+        success = bool(np.linalg.norm(self._goal - self._tool) < self._reached)
         truncated = not success and self._steps >= self.spec.max_episode_steps
         self._over = success or truncated
         return StepResult(self._observe(), float(success), success, truncated, success, self._executed.copy())

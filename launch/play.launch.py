@@ -6,12 +6,13 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 
 from rlpd_ros.graph import play_graph
-from rlpd_ros.launching import split, to_action
+from rlpd_ros.launching import prepared, split, to_action
 
 ARGUMENTS = {
     "run": (None, "folder of the run, whose parameters and policy are used"),
-    "params_file": ("", "ROS parameter files, separated by commas, that go before the run's parameters"),
+    "params_file": ("", "ROS parameter files, separated by commas; they overrule the run's parameters"),
     "episodes": ("0", "to play; 0: until it is stopped"),
+    "nodes": ("", "nodes to start here, separated by commas: arm_driver, actor; empty: both"),
     "namespace": ("", "of both nodes"),
     "log_level": ("info", "of both nodes: debug, info, warn, error"),
 }
@@ -27,5 +28,7 @@ def generate_launch_description() -> LaunchDescription:
 def start(context) -> list:
     """Return one action per process of the graph."""
     values = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    processes = play_graph(values["run"], split(values["params_file"]), int(values["episodes"]), values["namespace"])
+    files = prepared({"play": values["run"]}, "--config", *split(values["params_file"]))["parameter_files"]
+    processes = play_graph(values["run"], tuple(files), int(values["episodes"]), split(values["nodes"]),
+                           values["namespace"])
     return [to_action(process, values["log_level"]) for process in processes]

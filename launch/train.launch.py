@@ -5,15 +5,12 @@ On several machines, start it on each with the nodes that shall run there: ``ros
 nodes:=learner,demo_loader,monitor`` on one, ``nodes:=arm_driver,actor`` on the other.
 """
 
-import json
-import subprocess
-
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 
 from rlpd_ros.graph import train_graph
-from rlpd_ros.launching import split, to_action
+from rlpd_ros.launching import prepared, split, to_action
 
 ARGUMENTS = {
     "params_file": ("", "ROS parameter files, separated by commas; the last one wins"),
@@ -42,21 +39,11 @@ def generate_launch_description() -> LaunchDescription:
 def start(context) -> list:
     """Prepare the run and return one action per process of the graph."""
     values = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    nodes = split(values["nodes"])
-    prepared = prepare(values, nodes)
-    processes = train_graph(prepared["run"], tuple(prepared["parameter_files"]), tuple(prepared["demos"]), nodes,
-                            values["namespace"], split(values["arms"]))
-    return [to_action(process, values["log_level"]) for process in processes]
-
-
-def prepare(values, nodes) -> dict:
-    """Let the nodes' own Python make the run directory and the demonstrations: this one may lack their libraries."""
-    command = ["python3", "-m", "rlpd_ros.cli.prepare", "--config", *split(values["params_file"]),
-               "--demos", *split(values["demos"]), "--nodes", *nodes]
-    for name in ("runs", "run", "resume", "preset", "seed"):
-        if values[name]:
-            command.append(f"--{name}={values[name]}")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip())
-    return json.loads(done.stdout)
+    nodes, arms = split(values["nodes"]), split(values["arms"])
+    run = prepared({name: values[name] for name in ("runs", "run", "resume", "preset", "seed", "namespace")},
+                   "--config", *split(values["params_file"]), "--demos", *split(values["demos"]), "--nodes", *nodes,
+                   "--arms", *arms)
+    processes = train_graph(run["run"], tuple(run["parameter_files"]), tuple(run["demos"]), nodes, values["namespace"],
+                            arms)
+    return [*(LogInfo(msg=text) for text in run["said"]),
+            *(to_action(process, values["log_level"]) for process in processes)]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,14 +51,16 @@ class Process:
         return profile()
 
 
-def play_graph(run: str | Path, parameter_files: tuple[str, ...] = (), episodes: int = 0,
+def play_graph(run: str | Path, parameter_files: tuple[str, ...] = (), episodes: int = 0, nodes: tuple[str, ...] = (),
                namespace: str = "") -> list[Process]:
-    """Return the processes that move an arm with the policy of a finished run; ``episodes``: 0 for no end."""
-    directory = RunDirectory(Path(run).absolute())
-    files = (str(directory.parameters), *parameter_files)
-    actor: dict[str, object] = {"policy": str(directory.policy), "episodes": episodes, "run": ""}
-    return [Process("arm_driver", "arm_driver", namespace, {}, files),
-            Process("actor", "actor", namespace, actor, files, required=True)]
+    """Return the processes that move an arm with the policy of a finished run; ``episodes``: 0 for no end.
+
+    ``nodes`` are the names to start here (empty: both), for an arm whose driver is a node of its own.
+    """
+    policy = RunDirectory(Path(run).absolute()).policy
+    actor: dict[str, object] = {"policy": str(policy), "episodes": episodes, "run": ""}
+    return _chosen([Process("arm_driver", "arm_driver", namespace, {}, parameter_files),
+                    Process("actor", "actor", namespace, actor, parameter_files, required=True)], nodes)
 
 
 SHARED = ("transitions", "transitions_ack", "policy_params", "actor_status", "learner_status", "episode")
@@ -85,12 +88,20 @@ def train_graph(run: str | Path, parameter_files: tuple[str, ...] = (), demos: t
                 required=True),
         Process("monitor", "monitor", namespace, {}, files, space),
     ]
-    for arm in arms or ("",):
-        below = f"{namespace.strip('/')}/{arm}".strip("/")
+    for arm, below in zip(arms or ("",), namespaces_of_arms(namespace, arms), strict=True):
         processes += [Process("arm_driver", "arm_driver", below, {}, files, arm=arm),
                       Process("actor", "actor", below, {"run": str(run)}, files, shared, arm=arm)]
     if without_demos:
         processes = [process for process in processes if process.name != "demo_loader"]
+    return _chosen(processes, nodes)
+
+
+def namespaces_of_arms(namespace: str, arms: Sequence[str]) -> list[str]:
+    """Return the namespace of each arm's driver and actor: that of all nodes if the only arm has no name."""
+    return [f"{namespace.strip('/')}/{arm}".strip("/") for arm in arms or ("",)]
+
+
+def _chosen(processes: list[Process], nodes: tuple[str, ...]) -> list[Process]:
     known = [process.name for process in processes]
     unknown = [name for name in nodes if name not in known]
     if unknown:

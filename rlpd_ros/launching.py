@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from launch.actions import EmitEvent, LogInfo
 from launch.events import Shutdown
@@ -31,7 +35,20 @@ def to_action(process: Process, log_level: str) -> Node:
         parameters=[*process.parameter_files, *([process.parameters] if process.parameters else [])],
         remappings=list(process.remaps.items()), additional_env=process.environment,
         ros_arguments=["--log-level", log_level, *process.enclave_arguments],
-        respawn=process.respawn, respawn_delay=RESPAWN_DELAY, on_exit=on_exit, output="screen", emulate_tty=True)
+        respawn=process.respawn, respawn_delay=RESPAWN_DELAY, on_exit=on_exit, output="both", emulate_tty=True)
+
+
+def prepared(values: Mapping[str, str], *arguments: str) -> dict[str, Any]:
+    """Let the nodes' own Python prepare what shall start: this one may lack their libraries.
+
+    ``values``: those of the launch arguments that the command has by the same name. Raises RuntimeError in one line.
+    """
+    command = ["python3", "-m", "rlpd_ros.cli.prepare", *arguments,
+               *(f"--{name}={value}" for name, value in values.items() if value)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip())
+    return json.loads(done.stdout)
 
 
 def split(text: str) -> tuple[str, ...]:

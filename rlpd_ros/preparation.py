@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,8 +16,10 @@ from ament_index_python.packages import get_package_share_directory
 
 from rlpd_ros.config import from_mapping
 from rlpd_ros.errors import ConfigError, DataError
+from rlpd_ros.exported_policy import load_policy
+from rlpd_ros.graph import namespaces_of_arms
 from rlpd_ros.ros.bags import find_bags, read_demonstrations
-from rlpd_ros.ros.parameters import load_parameter_file
+from rlpd_ros.ros.parameters import QOS_PREFIX, USE_SIM_TIME, load_parameter_file, refuse_sim_time
 from rlpd_ros.runs import RunDirectory
 from rlpd_ros.settings import NODES, ArmConfig, LearnerConfig, LoaderConfig
 from rlpd_ros.untrusted import parse_yaml
@@ -26,19 +29,26 @@ NO_DEMONSTRATIONS = ("none",)  # what a user says in place of bags
 
 
 class Configurations:
-    """The checked parameters of every node, from files (the last one wins) and then single values."""
+    """The checked parameters of every node, from files (the last one wins) and then single values.
+
+    Those of a section for one namespace, such as ``/left/arm_driver``, are kept apart: they are for nodes in it only.
+    """
 
     def __init__(self) -> None:
         self._values: dict[str, dict[str, Any]] = {node: {} for node in NODES}
+        self._own: dict[str, dict[str, dict[str, Any]]] = {}  # pattern of namespaces -> node -> name -> value
 
     def add_file(self, path: str | Path) -> None:
         """Add a ROS parameter file. Raises ConfigError naming the file, the section and the parameter."""
         for pattern, values in load_parameter_file(path).items():
-            nodes = [node for node in NODES if pattern.split("/")[-1] in (node, "*", "**")]
+            namespaces, _, last = f"/{pattern.strip('/')}".rpartition("/")
+            nodes = [node for node in NODES if last in (node, "*", "**")]
             if not nodes:
                 raise ConfigError(f"{path}: section '{pattern}' fits no node; known are {', '.join(NODES)}")
+            if namespaces and last == "**":
+                namespaces += "/**"
             for name, value in values.items():
-                self._set(nodes, name, value, f"{path}: {pattern}")
+                self._set(nodes, name, value, f"{path}: {pattern}", "" if namespaces == "/**" else namespaces)
 
     def add_override(self, text: str) -> None:
         """Add ``[node.]name=value``, with the value in YAML."""
@@ -59,37 +69,73 @@ class Configurations:
         else:
             self._values["demo_loader"]["demo_path"] = [os.path.abspath(path) for path in paths]
 
-    def _set(self, nodes: list[str], name: str, value: Any, where: str) -> None:
-        """Set one parameter on those of ``nodes`` that have it; check it as that node will."""
-        found = False
-        if name == "backbone" and isinstance(value, str) and value:
-            value = os.path.abspath(value)  # a run is gone on with from anywhere
-        for node in nodes:
-            for config_type in NODES[node]:
-                if name in {f.name for f in dataclasses.fields(config_type)}:
-                    from_mapping(config_type, {name: value}, where)
-                    self._values[node][name] = value
-                    found = True
-        if not found:  # let the first node's error message suggest what was meant
-            known = {f.name for node in nodes for config in NODES[node] for f in dataclasses.fields(config)}
+    def _set(self, nodes: list[str], name: str, value: Any, where: str, namespaces: str = "") -> None:
+        """Set one parameter on those of ``nodes`` that have it, in all namespaces or in some; check it as they will."""
+        if name == USE_SIM_TIME:
+            refuse_sim_time(value, where)
+            return
+        having = [node for node in nodes if any(name in _names(config_type) for config_type in NODES[node])]
+        if name.startswith(QOS_PREFIX):
+            having = nodes
+        elif not having:  # let the error message suggest what was meant
+            known = {known for node in nodes for config_type in NODES[node] for known in _names(config_type)}
             every = dataclasses.make_dataclass("Every", [(n, Any, None) for n in sorted(known)])
             from_mapping(every, {name: value}, where)
+        if name == "backbone" and isinstance(value, str) and value:
+            value = os.path.abspath(value)  # a run is gone on with from anywhere
+        for node in having:
+            for config_type in NODES[node]:
+                if name in _names(config_type):
+                    from_mapping(config_type, {name: value}, where)
+            if namespaces:
+                self._own.setdefault(namespaces, {}).setdefault(node, {})[name] = value
+            else:
+                self._values[node][name] = value
+                for own in self._own.values():  # what came before
+                    own.get(node, {}).pop(name, None)
 
-    def get(self, node: str, config_type: type[Config]) -> Config:
-        """Return one of a node's configurations."""
-        names = {f.name for f in dataclasses.fields(config_type)}  # type: ignore[arg-type]
-        return from_mapping(config_type, {k: v for k, v in self._values[node].items() if k in names}, node)
+    def get(self, node: str, config_type: type[Config], namespace: str = "") -> Config:
+        """Return one of the configurations of a node in ``namespace``."""
+        values = dict(self._values[node])
+        for namespaces, own in self._own.items():
+            if _fits(namespaces, namespace):
+                values |= own.get(node, {})
+        return from_mapping(config_type, {k: v for k, v in values.items() if k in _names(config_type)}, node)
+
+    def unused(self, namespaces: Iterable[str]) -> list[str]:
+        """Return the patterns of namespaces that have parameters of their own, but fit none of ``namespaces``."""
+        return [pattern for pattern, own in self._own.items()
+                if any(own.values()) and not any(_fits(pattern, namespace) for namespace in namespaces)]
 
     def as_parameter_file(self) -> dict[str, Any]:
-        """Return every parameter of every node, defaults included, in the form of a ROS parameter file."""
+        """Return every parameter of every node, defaults included, in the form of a ROS parameter file.
+
+        What is for some namespaces only comes after that: nodes take the last section that fits.
+        """
         sections = {}
         for node, config_types in NODES.items():
-            values: dict[str, Any] = {}
+            given = self._values[node]
+            values = {name: value for name, value in given.items() if name.startswith(QOS_PREFIX)}
             for config_type in config_types:
-                values |= dataclasses.asdict(self.get(node, config_type))
-            # ROS cannot tell the type of an empty list; its default is the same.
-            sections[f"/**/{node}"] = {"ros__parameters": {k: v for k, v in values.items() if v != ()}}
-        return sections
+                known = {name: value for name, value in given.items() if name in _names(config_type)}
+                values |= dataclasses.asdict(from_mapping(config_type, known, node))
+            sections[f"/**/{node}"] = values
+        for namespaces, own in self._own.items():
+            sections |= {f"{namespaces}/{node}": values for node, values in own.items() if values}
+        # ROS cannot tell the type of an empty list; its default is the same.
+        return {pattern: {"ros__parameters": {k: v for k, v in values.items() if v not in ((), [])}}
+                for pattern, values in sections.items()}
+
+
+def _names(config_type: type) -> set[str]:
+    return {f.name for f in dataclasses.fields(config_type)}
+
+
+def _fits(pattern: str, namespace: str) -> bool:
+    """Tell whether a namespace is one that ``pattern`` means: * for one name, ** for any number of them."""
+    wild = {"*": "/[^/]+", "**": "(/[^/]+)*"}
+    expression = "".join(wild.get(part, f"/{re.escape(part)}") for part in pattern.strip("/").split("/"))
+    return re.fullmatch(expression, f"/{namespace.strip('/')}".rstrip("/")) is not None
 
 
 def resolve(files: Iterable[str | Path], preset: str | None = None, overrides: Iterable[str] = (),
@@ -123,17 +169,20 @@ def read_configurations(run: RunDirectory) -> Configurations:
 
 
 def prepare_run(root: str | Path, name: str | None, configurations: Configurations, demos: tuple[str, ...],
-                nodes: tuple[str, ...] = (), say: Callable[[str], None] = lambda text: None
-                ) -> tuple[RunDirectory, tuple[str, ...]]:
+                nodes: tuple[str, ...] = (), say: Callable[[str], None] = lambda text: None, namespace: str = "",
+                arms: Sequence[str] = ()) -> tuple[RunDirectory, tuple[str, ...]]:
     """Make the run directory with its resolved parameters, and demonstrations if none are given.
 
-    ``nodes``: those to start on this machine (empty: all); only one with the demo loader needs demonstrations. Returns
-    the run and the bags to load. Raises ConfigError or DataError, and leaves nothing behind, if the run exists or there
-    is something wrong with the demonstrations, or no way to them.
+    ``nodes``: those to start on this machine (empty: all); only one with the demo loader needs demonstrations.
+    Of several ``arms`` the first is recorded. Returns the run and the bags to load. Raises ConfigError or DataError,
+    and leaves nothing behind, if the run exists or there is something wrong with the demonstrations, or no way to them.
     """
     unknown = [node for node in nodes if node not in NODES]
     if unknown:
         raise ConfigError(f"nodes: expected some of {', '.join(NODES)}, found {', '.join(unknown)}")
+    below = namespaces_of_arms(namespace, arms)
+    for pattern in configurations.unused([namespace, *below]):
+        say(f"no node that starts here is in namespace {pattern}: what a parameter file sets for it has no effect here")
     demos = demos or _configured_demonstrations(configurations)
     if demos and demos != NO_DEMONSTRATIONS:
         read_demonstrations(demos)  # to know now what is wrong with them
@@ -146,7 +195,7 @@ def prepare_run(root: str | Path, name: str | None, configurations: Configuratio
                 if done == 0:
                     say(f"recording {EPISODES} demonstrations with the arm's scripted expert")
 
-            record_demonstrations(configurations.get("arm_driver", ArmConfig), run.demos, tell=tell)
+            record_demonstrations(configurations.get("arm_driver", ArmConfig, below[0]), run.demos, tell=tell)
             demos = (str(run.demos),)
         configurations.set_demonstrations(demos)
         run.write_parameters(configurations.as_parameter_file())
@@ -154,6 +203,20 @@ def prepare_run(root: str | Path, name: str | None, configurations: Configuratio
         shutil.rmtree(run.path)
         raise
     return run, demos
+
+
+def prepare_play(path: str | Path, files: Iterable[str | Path]) -> RunDirectory:
+    """Return the run at ``path``, or what was copied of it, and write the parameters to play its policy with.
+
+    Those are its own, with ``files`` after them. Raises ConfigError or DataError naming what is wrong.
+    """
+    run = RunDirectory.open(path, to_go_on=False)
+    load_policy(run.policy)  # to know at once if there is none
+    configurations = read_configurations(run)
+    for file in files:
+        configurations.add_file(file)
+    run.write_parameters(configurations.as_parameter_file(), run.play_parameters)
+    return run
 
 
 def resume_run(path: str | Path, demos: tuple[str, ...] = (),

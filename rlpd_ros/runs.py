@@ -93,13 +93,13 @@ class RunDirectory:
         return run
 
     @classmethod
-    def open(cls, path: str | Path) -> RunDirectory:
-        """Return the existing run at ``path``. Raises DataError if nothing is there or it is not a run."""
+    def open(cls, path: str | Path, to_go_on: bool = True) -> RunDirectory:
+        """Return the existing run at ``path``, whole if it is ``to_go_on``. Raises DataError if it is not there."""
         run = cls(Path(path).absolute())
         if not run.path.is_dir():
             raise DataError(f"{run.path}: expected the folder of a run, found "
                             f"{'a file' if run.path.exists() else 'nothing'}")
-        lacking = [folder.name for folder in (run.checkpoints, run.metrics) if not folder.is_dir()]
+        lacking = [folder.name for folder in (run.checkpoints, run.metrics) if to_go_on and not folder.is_dir()]
         if lacking:
             raise DataError(f"{run.path}: not a run: it has no {' and no '.join(f'{n}/' for n in lacking)}")
         return run
@@ -121,6 +121,10 @@ class RunDirectory:
     @property
     def parameters(self) -> Path:
         return self.path / "parameters.yaml"  # as resolved: defaults, preset, file, command line
+
+    @property
+    def play_parameters(self) -> Path:
+        return self.path / "play.yaml"  # likewise, of the last time that its policy was played
 
     @property
     def checkpoints(self) -> Path:
@@ -158,10 +162,10 @@ class RunDirectory:
     def summary(self) -> Path:
         return self.path / "summary.json"
 
-    def write_parameters(self, values: Mapping[str, Any]) -> None:
-        """Write the resolved parameters: nested mappings and lists of plain values, in the order given."""
+    def write_parameters(self, values: Mapping[str, Any], path: Path | None = None) -> None:
+        """Write resolved parameters, the run's own or those at ``path``: nested mappings and lists of plain values."""
         plain = parse_json(json.dumps(values))  # tuples become lists; what YAML could not read back is refused
-        write_atomically(self.parameters, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        write_atomically(path or self.parameters, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 
     def read_parameters(self) -> dict[str, Any]:
         """Return what ``write_parameters`` wrote. Raises DataError if it is missing or damaged."""

@@ -21,9 +21,8 @@ LAYERS = (
     {"kept", "publications"},
     {"actor", "learner", "driver", "report", "diagnosis"},
     {"ros"},
-    {"nodes", "record"},
+    {"nodes", "record", "graph"},
     {"preparation"},
-    {"graph"},
     {"bench", "security", "launching"},
     {"cli"},
 )

@@ -220,3 +220,14 @@ def test_closing_twice_is_harmless(arm):
 def test_an_arm_that_is_not_there_is_named(arm, says):
     with pytest.raises(ConfigError, match=says):
         make_arm(ArmConfig(arm=arm))
+
+
+def test_an_arm_of_ones_own_is_told_what_only_it_knows():
+    near, far = (make_arm(ArmConfig(arm="reach:ReachArm", arm_kwargs=f'{{"reached": {m}}}')) for m in (1e-6, 10.0))
+    for arm, success in ((near, False), (far, True)):
+        arm.reset(seed=1)
+        assert arm.step(np.zeros(2, np.float32)).success is success
+    with pytest.raises(ConfigError, match="arm_kwargs: ReachArm cannot be made with .*'robot_ip'"):
+        make_arm(ArmConfig(arm="reach:ReachArm", arm_kwargs='{"robot_ip": "192.168.1.2"}'))
+    with pytest.raises(ConfigError, match="arm_kwargs: expected a JSON object, found 'robot_ip'"):
+        make_arm(ArmConfig(arm="reach:ReachArm", arm_kwargs="robot_ip"))

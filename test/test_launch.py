@@ -41,7 +41,7 @@ def test_prepare_makes_the_run_that_the_graph_needs(tmp_path):
     done = prepare(tmp_path, "--run=first", "--demos", "none", "--seed=7")
     run = tmp_path / "runs" / "first"
     assert json.loads(done.stdout) == {
-        "run": str(run), "parameter_files": [str(run / "parameters.yaml")], "demos": ["none"]}
+        "run": str(run), "parameter_files": [str(run / "parameters.yaml")], "demos": ["none"], "said": []}
     assert "seed: 7" in (run / "parameters.yaml").read_text()
 
 
@@ -82,7 +82,8 @@ def test_the_arguments_that_are_used_are_those_declared(name):
     declared = next(ast.literal_eval(node.value) for node in tree.body
                     if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ARGUMENTS")
     used = set(re.findall(r'values\["(\w+)"\]', text))
-    used |= {name for node in ast.walk(tree) if isinstance(node, ast.For) for name in ast.literal_eval(node.iter)}
+    used |= {name for node in ast.walk(tree) if isinstance(node, ast.comprehension) and isinstance(node.iter, ast.Tuple)
+             for name in ast.literal_eval(node.iter)}
     assert used == set(declared)
     assert all(len(text) > 5 for _, text in declared.values())
 

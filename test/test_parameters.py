@@ -149,7 +149,7 @@ def test_wrong_parameters_are_one_clear_error(make_node, values, message):
 
 
 def test_what_others_declare_is_no_error(make_node):
-    node = make_node(section(use_sim_time="true") + """
+    node = make_node(section(use_sim_time="false") + """
     qos_overrides:
       /transitions:
         publisher:
@@ -160,6 +160,11 @@ def test_what_others_declare_is_no_error(make_node):
     made = qos.publisher(node, qos.TRANSITIONS)
     assert made.qos_profile.depth == 7
     assert made.qos_profile.reliability == rclpy.qos.QoSReliabilityPolicy.BEST_EFFORT
+
+
+def test_simulated_time_is_refused_rather_than_half_obeyed(make_node):
+    with pytest.raises(ConfigError, match="'use_sim_time': expected false, found True: stamps and deadlines are wall"):
+        declare(make_node(section(use_sim_time="true")), AgentConfig)
 
 
 # Files

@@ -129,6 +129,50 @@ def test_what_is_written_is_read_again_by_us_and_by_every_node(tmp_path) -> None
     rclpy.shutdown(context=context)
 
 
+def test_a_section_for_one_namespace_is_for_the_nodes_in_it(tmp_path, write) -> None:
+    first = write("""
+/**: {ros__parameters: {control_rate: 10.0, seed: 1}}
+/left/arm_driver: {ros__parameters: {control_rate: 5.0, max_action_change: 0.1}}
+/right/**: {ros__parameters: {control_rate: 20.0}}
+/*/arm_driver: {ros__parameters: {seed: 3}}
+""")
+    resolved = resolve([first, write("arm_driver: {ros__parameters: {max_action_change: 0.5}}", "later.yaml")])
+    rates = {"": 10.0, "left": 5.0, "/right": 20.0, "right/deep": 20.0, "left/deep": 10.0}
+    assert {ns: resolved.get("arm_driver", ArmConfig, ns).control_rate for ns in rates} == rates
+    assert resolved.get("arm_driver", ArmConfig, "left").max_action_change == 0.5, "the last word counts"
+    assert [resolved.get("arm_driver", ArmConfig, ns).seed for ns in ("", "left", "right", "a/b")] == [1, 3, 3, 1]
+
+    said: list[str] = []
+    run, _ = prepare_run(tmp_path, "x", resolved, NO_DEMONSTRATIONS, (), said.append, "", ["left"])
+    assert said == ["no node that starts here is in namespace /right/**: what a parameter file sets for it has no "
+                    "effect here"]
+    assert read_configurations(run).as_parameter_file() == resolved.as_parameter_file()
+    for namespace, rate in rates.items():  # and each node gets what was resolved for it
+        assert driver_of(run.parameters, namespace).control_rate == rate
+
+
+def driver_of(parameters: Path, namespace: str) -> ArmConfig:
+    """Return the configuration of an arm driver that is started with a parameter file."""
+    context = Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("arm_driver", context=context, use_global_arguments=False, namespace=namespace,
+                             cli_args=["--ros-args", "--params-file", str(parameters)])
+    config = declare(node, *NODES["arm_driver"])[NODES["arm_driver"].index(ArmConfig)]
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+    return config
+
+
+def test_quality_of_service_is_passed_on_and_simulated_time_is_not(tmp_path, write) -> None:
+    name = "qos_overrides./transitions.subscription.depth"
+    resolved = resolve([write(f"learner: {{ros__parameters: {{{name}: 2000, use_sim_time: false}}}}")])
+    run, _ = prepare_run(tmp_path, "x", resolved, NO_DEMONSTRATIONS)
+    assert yaml.safe_load(run.parameters.read_text())["/**/learner"]["ros__parameters"][name] == 2000
+    assert read_configurations(run).as_parameter_file() == resolved.as_parameter_file()
+    with pytest.raises(ConfigError, match=r"mine.yaml: /\*\*: parameter 'use_sim_time': expected false, found True"):
+        resolve([write("/**: {ros__parameters: {use_sim_time: true}}")])
+
+
 # New runs
 
 

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 from rlpd_ros.config import parameter
+from rlpd_ros.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -87,3 +90,15 @@ class ArmConfig(MujocoArmConfig, GymnasiumArmConfig):
 
     arm: str = parameter("mujoco", "which arm to drive: mujoco, gymnasium, or MODULE:CLASS, an ArmDriver of your own "
                          "that is made with these parameters")
+    arm_kwargs: str = parameter("{}", "keyword arguments for that class, besides these parameters, as a JSON object")
+
+
+def json_object(name: str, text: str) -> dict[str, Any]:
+    """Return the JSON object that a parameter holds. Raises ConfigError with the parameter's ``name``."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{name}: expected a JSON object, found {text!r}: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name}: expected a JSON object, found {text!r}")
+    return value

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from importlib import import_module
 
-from rlpd_ros.arm.config import ArmConfig
+from rlpd_ros.arm.config import ArmConfig, json_object
 from rlpd_ros.arm.driver import ArmDriver
 from rlpd_ros.arm.opengl import NEEDED
 from rlpd_ros.errors import ConfigError
@@ -32,7 +33,12 @@ def make_arm(config: ArmConfig) -> ArmDriver:
         make = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"arm {config.arm!r}: {error}; is the folder of {module}.py on PYTHONPATH?") from error
-    return make(config)
+    kwargs = json_object("arm_kwargs", config.arm_kwargs)
+    try:
+        inspect.signature(make).bind(config, **kwargs)
+    except TypeError as error:
+        raise ConfigError(f"arm_kwargs: {name} cannot be made with {config.arm_kwargs}: {error}") from error
+    return make(config, **kwargs)
 
 
 def make_arm_alone(config: ArmConfig) -> ArmDriver:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
 from typing import Any
@@ -13,7 +12,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from rlpd_ros.arm.config import GymnasiumArmConfig
+from rlpd_ros.arm.config import GymnasiumArmConfig, json_object
 from rlpd_ros.arm.driver import Expert
 from rlpd_ros.arm.expert import Disturbance, gym_hil_pick_cube
 from rlpd_ros.arm.opengl import NEEDED, find_backend
@@ -132,7 +131,7 @@ def _make(config: GymnasiumArmConfig) -> gymnasium.Env:
     """Make the environment; raises ConfigError for whatever keeps it from being made."""
     if not config.gym_env_id:
         raise ConfigError("gym_env_id: expected the id of a Gymnasium environment, found nothing; set it")
-    kwargs = _json_object("gym_env_kwargs", config.gym_env_kwargs)
+    kwargs = json_object("gym_env_kwargs", config.gym_env_kwargs)
     if config.max_episode_steps:
         kwargs["max_episode_steps"] = config.max_episode_steps
     _choose_opengl()
@@ -161,20 +160,10 @@ def _choose_opengl() -> None:
             os.environ["MUJOCO_GL"] = backend
 
 
-def _json_object(name: str, text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{name}: expected a JSON object, found {text!r}: {error}") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{name}: expected a JSON object, found {text!r}")
-    return value
-
-
 def _action_map(config: GymnasiumArmConfig, space: spaces.Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the commanded elements of the flattened action, and their values for -1 and for 1."""
     low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
-    chosen = _json_object("gym_action_map", config.gym_action_map)
+    chosen = json_object("gym_action_map", config.gym_action_map)
     if not chosen:
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             raise ConfigError(f"{config.gym_env_id}: its action space {space} has no bounds; give them in "

@@ -78,6 +78,7 @@ def _add_eval(commands) -> None:
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument("--episodes", type=int, default=50, help="greedy episodes (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=10_000, help="of the start positions (default: %(default)s)")
+    parser.add_argument("--namespace", default="", help="of the arm, where a parameter file has a section for each")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.set_defaults(run_command=_lazily("evaluate"))
 
@@ -87,7 +88,9 @@ def _add_play(commands) -> None:
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument("--episodes", type=int, default=0, help="greedy ones; 0: until Ctrl-C (default: %(default)s)")
     parser.add_argument("--config", action="append", default=[], metavar="FILE",
-                        help="ROS parameter file (YAML) that goes before the run's parameters; may be repeated")
+                        help="ROS parameter file (YAML) that overrules the run's parameters; may be repeated")
+    parser.add_argument("--nodes", nargs="+", default=[], metavar="NODE",
+                        help="start only these here: actor, for an arm whose driver is a node of its own")
     parser.add_argument("--namespace", default="", help="of both nodes")
     parser.add_argument("--across-hosts", action="store_true", help="let other machines take part (ROS discovery)")
     parser.set_defaults(run_command=_lazily("play"))

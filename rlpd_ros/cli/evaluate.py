@@ -23,13 +23,14 @@ def main(options: argparse.Namespace) -> int:
     if options.episodes < 1:
         raise ConfigError(f"episodes: expected at least 1, found {options.episodes}")
     keep_compiled()
-    run = RunDirectory.open(options.run)
+    run = RunDirectory.open(options.run, to_go_on=False)
     configurations = read_configurations(run)
     configurations.add_override(f"arm_driver.seed={options.seed}")
+    arm_config = configurations.get("arm_driver", ArmConfig, options.namespace)
     snapshot = load_policy(run.policy)
-    arm = make_arm_alone(configurations.get("arm_driver", ArmConfig))
+    arm = make_arm_alone(arm_config)
     try:
-        policy = Policy(arm.spec, configurations.get("actor", PolicyConfig))
+        policy = Policy(arm.spec, configurations.get("actor", PolicyConfig, options.namespace))
         params, _ = verify(snapshot, policy, arm.spec)
         successes, returns, steps = 0, [], 0
         for episode in range(options.episodes):

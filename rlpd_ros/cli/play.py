@@ -8,12 +8,11 @@ import signal
 import time
 
 from rlpd_ros.cli.progress import ProgressDisplay
-from rlpd_ros.cli.runner import Runner, ros_domain
+from rlpd_ros.cli.runner import Runner, check_namespace, ros_domain
 from rlpd_ros.errors import ConfigError
-from rlpd_ros.exported_policy import load_policy
 from rlpd_ros.graph import play_graph
+from rlpd_ros.preparation import prepare_play
 from rlpd_ros.ros.middleware import use_profile
-from rlpd_ros.runs import RunDirectory
 
 LOOK = 0.1  # s between looks at the processes
 
@@ -22,15 +21,17 @@ def main(options: argparse.Namespace) -> int:
     """Start arm driver and actor; they print what becomes of each episode. Ctrl-C ends it."""
     if options.episodes < 0:
         raise ConfigError(f"episodes: expected 0 or more, found {options.episodes}")
-    run = RunDirectory.open(options.run)
-    load_policy(run.policy)  # to know at once if there is none
+    check_namespace("--namespace", options.namespace)
+    run = prepare_play(options.run, options.config)
+    run.logs.mkdir(exist_ok=True)  # what is copied to another machine has none
     with ros_domain(local=not options.across_hosts) as domain:
         use_profile()
         display = ProgressDisplay()  # for its lines only: there is no progress
         display.echo("rlpd", f"policy of {run.path}, ROS_DOMAIN_ID={domain} (export it in another terminal to look in)")
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        runner = Runner(play_graph(run.path, tuple(options.config), options.episodes, options.namespace), run.logs,
-                        display.echo)
+        processes = play_graph(run.path, (str(run.play_parameters),), options.episodes, tuple(options.nodes),
+                               options.namespace)
+        runner = Runner(processes, run.logs, display.echo)
         try:
             while (status := runner.poll()) is None:
                 time.sleep(LOOK)

@@ -67,6 +67,18 @@ def ros_domain(local: bool = True) -> Iterator[int]:
     raise ConfigError("ROS_DOMAIN_ID: all of 1 to 101 are in use by other runs; stop some, or set it yourself")
 
 
+def check_namespace(name: str, namespace: str) -> None:
+    """Raise ConfigError unless the option ``name`` has a ROS namespace."""
+    from rclpy.exceptions import InvalidNamespaceException
+    from rclpy.validate_namespace import validate_namespace
+
+    try:
+        validate_namespace(f"/{namespace.strip('/')}")
+    except InvalidNamespaceException as error:
+        raise ConfigError(f"{name} {namespace}: expected a ROS namespace such as 'left' or 'lab/left': "
+                          f"{' '.join(str(error).split())}") from error
+
+
 def command(process: Process) -> list[str]:
     """Return the command line of a node: the installed executable with its ROS arguments."""
     executable = Path(get_package_prefix("rlpd_ros"), "lib", "rlpd_ros", process.executable)

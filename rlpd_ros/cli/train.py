@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from rlpd_ros.cli.progress import ProgressDisplay
-from rlpd_ros.cli.runner import Runner, ros_domain
+from rlpd_ros.cli.runner import Runner, check_namespace, ros_domain
 from rlpd_ros.errors import INTERRUPTED, USER_ERROR, ConfigError
 from rlpd_ros.graph import Process, train_graph
 from rlpd_ros.preparation import prepare_run, resolve, resume_run
@@ -21,7 +21,7 @@ from rlpd_ros.status import LearnerState
 def main(options: argparse.Namespace) -> int:
     """Prepare the run, start its processes, show their progress until the learner is done or Ctrl-C comes."""
     for name, namespace in [("--namespace", options.namespace), *(("--arms", arm) for arm in options.arms)]:
-        _check_namespace(name, namespace)
+        check_namespace(name, namespace)
     if len(set(options.arms)) < len(options.arms):
         raise ConfigError(f"--arms: expected different names, found {' '.join(options.arms)}")
     with ros_domain(local=not options.across_hosts) as domain:
@@ -51,7 +51,7 @@ def _conclude(run: RunDirectory, status: int, display: ProgressDisplay) -> None:
 def _begin(options: argparse.Namespace) -> tuple[RunDirectory, tuple[str, ...]]:
     configurations = resolve(options.config, options.preset, options.overrides, options.seed)
     return prepare_run(options.runs, options.run, configurations, tuple(options.demos), tuple(options.nodes),
-                       lambda text: print(text, flush=True))
+                       lambda text: print(text, flush=True), options.namespace, options.arms)
 
 
 def _resume(options: argparse.Namespace) -> tuple[RunDirectory, tuple[str, ...]]:
@@ -66,17 +66,6 @@ def _parameters_of(path: str | None) -> str | None:
         return RunDirectory(Path(path)).parameters.read_text(encoding="utf-8") if path else None
     except (OSError, UnicodeDecodeError):
         return None  # whoever opens the run says what is wrong with it
-
-
-def _check_namespace(name: str, namespace: str) -> None:
-    from rclpy.exceptions import InvalidNamespaceException
-    from rclpy.validate_namespace import validate_namespace
-
-    try:
-        validate_namespace(f"/{namespace.strip('/')}")
-    except InvalidNamespaceException as error:
-        raise ConfigError(f"{name} {namespace}: expected a ROS namespace such as 'left' or 'lab/left': "
-                          f"{' '.join(str(error).split())}") from error
 
 
 def _watch(run: RunDirectory, processes: list[Process], namespace: str, display: ProgressDisplay) -> int:

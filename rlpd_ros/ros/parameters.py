@@ -23,6 +23,7 @@ from rlpd_ros.untrusted import parse_yaml, printable
 Config = TypeVar("Config")
 MAX_FILE = 1_000_000  # bytes of a parameter file
 QOS_PREFIX = "qos_overrides."  # declared by publishers and subscriptions as they are made
+USE_SIM_TIME = "use_sim_time"  # declared by rclpy
 LOWEST_INTEGER, HIGHEST_INTEGER = -(2**63), 2**63 - 1
 
 
@@ -35,6 +36,7 @@ def declare(node: Node, *config_types: type) -> tuple[Any, ...]:
     """
     given = {name: parameter.value for name, parameter in node._parameter_overrides.items()}  # no public way to them
     where = node.get_fully_qualified_name()
+    refuse_sim_time(given.get(USE_SIM_TIME, False), where)
     fields = {f.name: f for config_type in config_types for f in dataclasses.fields(config_type)}
     elsewhere = {f.name for others in NODES.values() for other in others for f in dataclasses.fields(other)}
     foreign = [name for name in given if name not in fields and name not in elsewhere
@@ -51,6 +53,13 @@ def declare(node: Node, *config_types: type) -> tuple[Any, ...]:
             if not node.has_parameter(name):  # two configurations may share one, e.g. a seed
                 _declare(node, name, getattr(configs[-1], name), fields[name].default, fields[name].metadata["range"])
     return tuple(configs)
+
+
+def refuse_sim_time(value: Any, where: str) -> None:
+    """Raise ConfigError unless ``value``, of use_sim_time, is false: timers would stand still without a /clock."""
+    if value is not False:
+        raise ConfigError(f"{where}: parameter '{USE_SIM_TIME}': expected false, found {value!r}: stamps and deadlines "
+                          "are wall time here; let the arm driver step its simulator (lockstep) and leave it out")
 
 
 def own_seed(node: Node, config: Config) -> Config:
