@@ -21,10 +21,11 @@ from rlpd_ros.graph import namespaces_of_arms
 from rlpd_ros.ros.bags import find_bags, read_demonstrations
 from rlpd_ros.ros.parameters import QOS_PREFIX, USE_SIM_TIME, load_parameter_file, refuse_sim_time
 from rlpd_ros.runs import RunDirectory
-from rlpd_ros.settings import NODES, ArmConfig, LearnerConfig, LoaderConfig
+from rlpd_ros.settings import NODES, TOOLS, ArmConfig, LearnerConfig, LoaderConfig
 from rlpd_ros.untrusted import parse_yaml
 
 Config = TypeVar("Config")
+EVERY = NODES | TOOLS  # a file may have sections for tools too; they are checked, and not part of a run
 NO_DEMONSTRATIONS = ("none",)  # what a user says in place of bags
 
 
@@ -35,16 +36,16 @@ class Configurations:
     """
 
     def __init__(self) -> None:
-        self._values: dict[str, dict[str, Any]] = {node: {} for node in NODES}
+        self._values: dict[str, dict[str, Any]] = {node: {} for node in EVERY}
         self._own: dict[str, dict[str, dict[str, Any]]] = {}  # pattern of namespaces -> node -> name -> value
 
     def add_file(self, path: str | Path) -> None:
         """Add a ROS parameter file. Raises ConfigError naming the file, the section and the parameter."""
         for pattern, values in load_parameter_file(path).items():
             namespaces, _, last = f"/{pattern.strip('/')}".rpartition("/")
-            nodes = [node for node in NODES if last in (node, "*", "**")]
+            nodes = [node for node in EVERY if last in (node, "*", "**")]
             if not nodes:
-                raise ConfigError(f"{path}: section '{pattern}' fits no node; known are {', '.join(NODES)}")
+                raise ConfigError(f"{path}: section '{pattern}' fits no node; known are {', '.join(EVERY)}")
             if namespaces and last == "**":
                 namespaces += "/**"
             for name, value in values.items():
@@ -74,17 +75,17 @@ class Configurations:
         if name == USE_SIM_TIME:
             refuse_sim_time(value, where)
             return
-        having = [node for node in nodes if any(name in _names(config_type) for config_type in NODES[node])]
+        having = [node for node in nodes if any(name in _names(config_type) for config_type in EVERY[node])]
         if name.startswith(QOS_PREFIX):
             having = nodes
         elif not having:  # let the error message suggest what was meant
-            known = {known for node in nodes for config_type in NODES[node] for known in _names(config_type)}
+            known = {known for node in nodes for config_type in EVERY[node] for known in _names(config_type)}
             every = dataclasses.make_dataclass("Every", [(n, Any, None) for n in sorted(known)])
             from_mapping(every, {name: value}, where)
         if name == "backbone" and isinstance(value, str) and value:
             value = os.path.abspath(value)  # a run is gone on with from anywhere
         for node in having:
-            for config_type in NODES[node]:
+            for config_type in EVERY[node]:
                 if name in _names(config_type):
                     from_mapping(config_type, {name: value}, where)
             if namespaces:
@@ -185,7 +186,8 @@ def prepare_run(root: str | Path, name: str | None, configurations: Configuratio
         say(f"no node that starts here is in namespace {pattern}: what a parameter file sets for it has no effect here")
     demos = demos or _configured_demonstrations(configurations)
     if demos and demos != NO_DEMONSTRATIONS:
-        read_demonstrations(demos)  # to know now what is wrong with them
+        successful_only = configurations.get("demo_loader", LoaderConfig).successful_only
+        read_demonstrations(demos, successful_only=successful_only)  # to know now what is wrong with them
     run = RunDirectory.create(root, name or RunDirectory.fresh_name(root))
     try:
         if not demos and (not nodes or "demo_loader" in nodes):

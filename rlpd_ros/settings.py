@@ -15,6 +15,9 @@ class DriverNodeConfig:
     """Parameters of the arm driver node, besides those of the arm that it drives."""
 
     repeat_period: float = parameter(0.2, "s without an answer after which an observation is published again", 0.01)
+    max_observation_age: float = parameter(
+        2.0, "s without an answer after which the arm is observed afresh (lockstep); more than the policy takes to act",
+        0.1)
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class LoaderConfig:
     """Parameters of the demo loader."""
 
     demo_path: tuple[str, ...] = parameter((), "rosbag2 bags of transitions: files, folders, or folders of bags")
+    successful_only: bool = parameter(False, "leave out episodes that did not end in success")
     resend_period: float = parameter(1.0, "s without a receipt after which demonstrations are sent again", 0.01)
 
 
@@ -116,6 +120,29 @@ class MonitorConfig:
     language: str = parameter("en", "of summaries and remedies", choices=("en", "zh"))
 
 
+@dataclass(frozen=True)
+class TeleopJoyConfig:
+    """Parameters of the node by which a person moves the arm with a joystick, a gamepad or a SpaceMouse."""
+
+    axes: tuple[int, ...] = parameter(
+        (0, 1, 2), "axis of the device for each element of the action but the gripper's, in order; -1: none", low=-1)
+    scales: tuple[float, ...] = parameter(
+        (1.0,), "factor of each of these axes, negative to turn it round; a single one is that of all", -10.0, 10.0)
+    deadband: float = parameter(0.1, "share of an axis's way, from its middle, that does not count", 0.0, 0.9)
+    close_button: int = parameter(0, "button that closes the gripper, whose element then stays at -1; -1: none", low=-1)
+    open_button: int = parameter(1, "button that opens the gripper, whose element then stays at 1; -1: none", low=-1)
+    gripper: int = parameter(
+        -1, "the gripper's element of the action, from 0; -1: the last one, if space_spec names it a gripper", low=-1)
+    gripper_start: float = parameter(1.0, "value of that element until a button is pressed", -1.0, 1.0)
+    enable_button: int = parameter(
+        -1, "button that must be held for the person to act; -1: none, who moves an axis or the gripper acts", low=-1)
+    linger: float = parameter(0.5, "s that a person without enable_button still acts after that, standing still", 0.0)
+    always: bool = parameter(
+        False, "send even when the person does not act, zeros and the gripper as it is: then no policy ever acts")
+    rate: float = parameter(20.0, "Hz of actions; above 1 / intervention_timeout of the actor", 1.0, 1000.0)
+    timeout: float = parameter(0.5, "s without a message of the device after which the arm is stopped", 0.05)
+
+
 NODES: dict[str, tuple[type, ...]] = {
     "arm_driver": (DriverNodeConfig, ArmConfig),
     "demo_loader": (LoaderConfig,),
@@ -124,3 +151,8 @@ NODES: dict[str, tuple[type, ...]] = {
     "monitor": (MonitorConfig,),
 }
 """Node -> the configurations whose fields are its ROS parameters."""
+
+TOOLS: dict[str, tuple[type, ...]] = {
+    "teleop_joy": (TeleopJoyConfig,),
+}
+"""The same for nodes that no run starts: a person does, beside it."""

@@ -26,11 +26,15 @@ from recordings import (
 )
 from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 
+from rlpd_ros.data.demonstrations import Demonstrations
+from rlpd_ros.data.intake import Intake
+from rlpd_ros.data.replay_buffer import ReplayBuffer
 from rlpd_ros.errors import DataError
 from rlpd_ros.msg import SpaceSpec as SpaceSpecMessage
 from rlpd_ros.msg import Transition as TransitionMessage
 from rlpd_ros.ros import bags, definitions, messages
 from rlpd_ros.ros.bags import TransitionLog, find_bags, read_demonstrations
+from rlpd_ros.status import LearnerReport
 from rlpd_ros.types import SpaceField
 
 
@@ -71,21 +75,21 @@ def test_it_reads_other_layouts_of_mcap(tmp_path, compression, chunks):
 
 def test_bags_are_found_and_counted(tmp_path):
     write_log(tmp_path / "demos" / "b", STATE, make_records(STATE, 10, "one"))
-    other_writer(tmp_path / "demos" / "a", make_records(STATE, 23, "two"), STATE, StoragePlugin.SQLITE3)
+    other_writer(tmp_path / "demos" / "a", make_records(STATE, 25, "two"), STATE, StoragePlugin.SQLITE3)
     write_log(tmp_path / "demos" / "c" / "deep", STATE, make_records(STATE, 5, "one"))
     (tmp_path / "demos" / "notes.txt").write_text("not a bag")
     paths = [str(tmp_path / "demos" / name) for name in ("a", "b", "c/deep")]
     demonstrations = read_demonstrations([str(tmp_path / "demos"), tmp_path / "demos" / "a"])
     manifest = demonstrations.manifest
     assert manifest.path == paths
-    assert (manifest.transitions, manifest.episodes, manifest.successes) == ([23, 10, 5], [5, 2, 1], [4, 2, 1])
-    assert (manifest.total, manifest.complete, manifest.error) == (38, True, "")
+    assert (manifest.transitions, manifest.episodes, manifest.successes) == ([25, 10, 5], [5, 2, 1], [5, 2, 1])
+    assert (manifest.total, manifest.complete, manifest.error) == (40, True, "")
     assert manifest.space_fingerprint == STATE.fingerprint
     records = demonstrations.records
-    assert [record.sequence for record in records] == list(range(1, 39))
+    assert [record.sequence for record in records] == list(range(1, 41))
     assert {record.session for record in records} == {manifest.session}
     assert [record.episode for record in records[::5]] == [1, 2, 3, 4, 5, 6, 7, 8]
-    np.testing.assert_array_equal(records[23].observation.state, make_record(STATE, 1).observation.state)
+    np.testing.assert_array_equal(records[25].observation.state, make_record(STATE, 1).observation.state)
 
 
 def test_the_same_bags_make_the_same_session_and_others_another(tmp_path):
@@ -104,11 +108,11 @@ def test_the_same_bags_make_the_same_session_and_others_another(tmp_path):
 
 
 def test_repetitions_are_read_once(tmp_path):
-    records = make_records(STATE, 12)
-    path = other_writer(tmp_path / "a", records[:8] + records[3:12] + make_records(STATE, 3, "other"), STATE)
+    records = make_records(STATE, 15)
+    path = other_writer(tmp_path / "a", records[:8] + records[3:15] + make_records(STATE, 5, "other"), STATE)
     demonstrations = read_demonstrations([path])
-    assert demonstrations.manifest.transitions == [15]
-    expect_same_steps(demonstrations, records + make_records(STATE, 3, "other"))
+    assert demonstrations.manifest.transitions == [20]
+    expect_same_steps(demonstrations, records + make_records(STATE, 5, "other"))
 
 
 def test_a_space_that_was_not_recorded_may_be_known(tmp_path):
@@ -116,6 +120,117 @@ def test_a_space_that_was_not_recorded_may_be_known(tmp_path):
     with pytest.raises(DataError, match="expected the space on a topic 'space_spec', found none"):
         read_demonstrations([path])
     assert read_demonstrations([path], STATE).manifest.total == 5
+
+
+# Recordings that alternate, and what they lack
+
+
+def learn(demonstrations: Demonstrations) -> tuple[int, str]:
+    """Let a learner's intake take them; return how many steps it learned from, and what it says is lacking."""
+    buffer = ReplayBuffer(STATE, 1000)
+    intake = Intake(STATE, ReplayBuffer(STATE, 1), buffer, LearnerReport("learner"), store=pytest.fail,
+                    warn=pytest.fail, clock=lambda: 0.0)
+    intake.expect_demonstrations(demonstrations.manifest.session, demonstrations.manifest.total)
+    for record in demonstrations.records:
+        intake.receive_demonstration(record)
+    twice = sum(record.asked_action is not None for record in demonstrations.records)  # see TransitionAssembler
+    return len(buffer) - twice, intake.lacking_demonstrations()
+
+
+def test_recordings_that_alternate_complete_each_other(tmp_path):
+    one, two = make_records(STATE, 25, "one"), make_records(STATE, 25, "two")
+    alternating = [record for pair in zip(one, two, strict=True) for record in pair]
+    demonstrations = read_demonstrations([other_writer(tmp_path / "a", alternating, STATE)])
+    manifest = demonstrations.manifest
+    assert (manifest.transitions, manifest.episodes, manifest.successes, manifest.complete) == ([50], [10], [10], True)
+    assert (demonstrations.gaps, demonstrations.left_out) == ([], 0)
+    assert learn(demonstrations) == (50, "")
+    expect_same_steps(demonstrations, one + two)
+    assert demonstrations.records[-1].episode == 10
+
+
+def test_what_the_recorder_got_only_when_it_was_sent_again_is_read(tmp_path):
+    records = make_records(STATE, 10)
+    late = [*records[:2], *records[3:6], records[2], records[4], *records[6:]]
+    demonstrations = read_demonstrations([other_writer(tmp_path / "a", late, STATE)])
+    expect_same_steps(demonstrations, records)
+    assert learn(demonstrations) == (10, "")
+
+
+def test_a_recording_that_begins_and_ends_within_an_episode_is_read_as_far_as_it_can_be_completed(tmp_path):
+    records = make_records(STATE, 8)
+    demonstrations = read_demonstrations([other_writer(tmp_path / "a", records[2:], STATE)])
+    manifest = demonstrations.manifest
+    assert (manifest.transitions, manifest.episodes, manifest.successes, manifest.complete) == ([5], [2], [1], True)
+    assert demonstrations.gaps == []
+    assert learn(demonstrations) == (5, "")
+    cut = replace(records[6], truncated=True, final_observation=records[7].observation)
+    expect_same_steps(demonstrations, [*records[2:6], cut])
+
+
+def test_missing_records_are_told_with_what_they_cost(tmp_path):
+    there = [record for record in make_records(STATE, 50) if record.sequence % 3]
+    path = other_writer(tmp_path / "a", there, STATE)
+    demonstrations = read_demonstrations([path])
+    usable = [record.stamp for record in there if record.last or record.sequence % 3 == 1]
+    assert [record.stamp for record in demonstrations.records] == usable
+    assert learn(demonstrations) == (len(usable), "")
+    assert demonstrations.gaps == [
+        f"{path}: {34 - len(usable)} of its 34 steps cannot be learned from, for lack of what followed them; 16 "
+        "record(s) are missing between those that it has"]
+    assert not demonstrations.manifest.complete
+
+
+@pytest.mark.parametrize(("missing", "lost", "told"), [
+    ((5,), 1, 1), ((6,), 0, 1), ((5, 6), 1, 2), ((8,), 1, 1), ((7, 8), 1, 2),
+    (range(6, 11), 0, 0), (range(1, 9), 0, 0), (range(9, 16), 1, 0)], ids=str)
+def test_a_gap_is_what_is_missing_of_episodes_that_are_there(tmp_path, missing, lost, told):
+    there = [record for record in make_records(STATE, 15) if record.sequence not in missing]
+    demonstrations = read_demonstrations([other_writer(tmp_path / "a", there, STATE)])
+    assert demonstrations.manifest.total == len(there) - lost
+    assert [gap.split("; ")[1].split()[0] for gap in demonstrations.gaps] == ([str(told)] if told else [])
+    assert learn(demonstrations) == (len(there) - lost, "")
+
+
+def test_episodes_that_never_end_are_told(tmp_path):
+    open_ended = [record for record in make_records(STATE, 25) if not record.last]
+    open_ended = [replace(record, sequence=sequence) for sequence, record in enumerate(open_ended, 1)]
+    demonstrations = read_demonstrations([path := other_writer(tmp_path / "a", open_ended, STATE)])
+    (gap,) = demonstrations.gaps
+    assert gap.startswith(f"{path}: 5 of its 20 steps cannot be learned from, for lack of what followed them; 0 ")
+
+
+def test_a_bag_of_which_nothing_can_be_learned_from_is_refused(tmp_path):
+    good = write_log(tmp_path / "good", STATE, make_records(STATE, 5))
+    bad = write_log(tmp_path / "bad", STATE, [make_record(STATE, sequence) for sequence in (1, 3, 7)])
+    expect_refusal([good, bad], f"{bad}: expected steps that can be learned from, found 3 of which none ends")
+
+
+def test_two_steps_with_one_sequence_are_refused(tmp_path):
+    again = [replace(record, episode=2) for record in make_records(STATE, 5)]
+    path = other_writer(tmp_path / "a", make_records(STATE, 5) + again, STATE)
+    expect_refusal([path], f"{path}: sequence 1 of actor-1: expected one step, found step 0 of episode 1 and step 0 of "
+                           "episode 2; give each recording a session of its own")
+
+
+def test_only_successful_episodes_may_be_wanted(tmp_path):
+    records = make_records(STATE, 23)  # the fifth episode is cut off
+    failed = [replace(record, success=False) if record.episode in (2, 3) else record for record in records]
+    paths = [write_log(tmp_path / "a", STATE, [record for record in failed if record.sequence not in (8, 17)]),
+             write_log(tmp_path / "b", STATE, failed[5:10])]
+    everything, successful = read_demonstrations(paths), read_demonstrations(paths, successful_only=True)
+    assert (everything.manifest.transitions, everything.left_out) == ([18, 5], 0)
+    assert (successful.manifest.transitions, successful.manifest.episodes, successful.left_out) == ([8, 0], [2, 0], 4)
+    assert [record.stamp for record in successful.records] == [records[i].stamp for i in (0, 1, 2, 3, 4, 17, 18, 19)]
+    (gap,) = successful.gaps
+    assert gap.startswith(f"{paths[0]}: 1 of its 9 steps")
+    assert "1 record(s) are missing" in gap  # of the fourth episode
+    assert successful.manifest.session != everything.manifest.session
+    assert learn(successful) == (8, "")
+    with pytest.raises(DataError) as error:
+        read_demonstrations(paths[1:], successful_only=True)
+    assert str(error.value) == (f"successful_only: expected an episode that ended in success, found none among 1 in "
+                                f"{paths[1]}; load others, or set it false")
 
 
 # What cannot be read

@@ -49,7 +49,7 @@ def test_an_episode_becomes_complete_transitions():
     assert [t.mask for t in done] == [1, 1, 0]
     assert [t.reward for t in done] == [10, 11, 12]
     assert all(t.action[0] == pytest.approx(t.reward / 100) for t in done)
-    assert (assembler.incomplete, assembler.waiting) == (0, 0)
+    assert (assembler.incomplete("actor-1"), assembler.waiting) == (0, 0)
 
 
 def test_truncation_bootstraps():
@@ -62,7 +62,7 @@ def test_truncation_bootstraps():
 def test_an_episode_of_one_step_after_an_open_one():
     assembler = TransitionAssembler()
     assert numbers(feed(assembler, make(1, 0), last(2, 0), make(3, 0), make(3, 1))) == [(20, 21), (30, 31)]
-    assert (assembler.incomplete, assembler.waiting) == (1, 1)
+    assert (assembler.incomplete("actor-1"), assembler.waiting) == (2, 1)  # one is lost, the newest waits
 
 
 @pytest.mark.parametrize("following", [
@@ -75,7 +75,7 @@ def test_an_episode_of_one_step_after_an_open_one():
 def test_nothing_is_completed_across_a_gap_or_an_episode(following):
     assembler = TransitionAssembler()
     assert feed(assembler, make(1, 3), following) == []
-    assert assembler.incomplete == 1
+    assert assembler.incomplete("actor-1") == 2  # the newest waits
     number = 10 * following.episode + following.step
     assert numbers(feed(assembler, make(following.episode, following.step + 1))) == [(number, number + 1)]
 
@@ -84,7 +84,7 @@ def test_sessions_alternate_without_mixing():
     assembler = TransitionAssembler()
     done = feed(assembler, make(1, 0, "a"), make(1, 1, "b"), make(1, 1, "a"), make(1, 2, "b"), make(1, 2, "c"))
     assert numbers(done) == [(10, 11), (11, 12)]
-    assert (assembler.incomplete, assembler.waiting) == (0, 3)
+    assert ([assembler.incomplete(session) for session in "abcd"], assembler.waiting) == ([1, 1, 1, 0], 3)
 
 
 def test_memory_for_sessions_is_bounded():
@@ -92,7 +92,7 @@ def test_memory_for_sessions_is_bounded():
     for i in range(3 * MAX_SESSIONS):
         assembler.add(make(1, 0, f"actor-{i}"))
     assert assembler.waiting == MAX_SESSIONS
-    assert assembler.incomplete == 2 * MAX_SESSIONS
+    assert all(assembler.incomplete(f"actor-{i}") == 1 for i in range(3 * MAX_SESSIONS))
     assert assembler.add(make(1, 1, "actor-0")) == []  # the oldest sessions are forgotten, the newest are not
     assert numbers(assembler.add(make(1, 1, f"actor-{3 * MAX_SESSIONS - 1}"))) == [(10, 11)]
 

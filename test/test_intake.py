@@ -231,8 +231,19 @@ def test_the_loaders_fault_is_told_until_it_has_none() -> None:
 
 def test_demonstrations_that_complete_nothing_are_not_enough() -> None:
     world = World(require_demonstrations=True)
-    world.demonstrate(1)
+    world.intake.expect_demonstrations("demos-1", 0)
     assert waiting(world) == "the demonstrations hold no complete transition"
+
+
+def test_training_waits_until_every_demonstration_is_complete() -> None:
+    world = World(require_demonstrations=True)
+    world.feed(1, 40)
+    world.intake.expect_demonstrations("demos-1", 10)
+    for sequence in range(1, 11):  # each in an episode of its own
+        world.intake.receive_demonstration(replace(make_record(sequence, "demos-1"), episode=sequence))
+    assert waiting(world).startswith("8 of the 10 demonstration transitions cannot be completed: expected the next one")
+    world.intake.receive_demonstration(make_record(1, "others"))  # nobody waits for these
+    assert waiting(world).startswith("8 of the 10")
 
 
 def test_demonstrations_that_have_no_room_are_named_and_not_trained_without() -> None:

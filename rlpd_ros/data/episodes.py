@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 import numpy as np
 
@@ -20,17 +20,21 @@ class TransitionAssembler:
 
     Give it the records of each session in order; sessions may alternate. A record is completed by the one with the
     same session and episode and the next step, the last one of an episode by its own final observation, and nothing
-    else completes anything: what comes before a gap, or before the death of an actor, is counted in ``incomplete``.
+    else completes anything: what comes before a gap, or before the death of an actor, stays ``incomplete``.
     """
 
     def __init__(self) -> None:
-        self.incomplete = 0
+        self._incomplete: Counter[str] = Counter()  # by session: what nothing can complete any more
         self._waiting: OrderedDict[str, TransitionRecord] = OrderedDict()
 
     @property
     def waiting(self) -> int:
         """Return how many records may still be completed."""
         return len(self._waiting)
+
+    def incomplete(self, session: str) -> int:
+        """Return how many records of ``session`` nothing has completed, one that still waits for the next included."""
+        return self._incomplete[session] + (session in self._waiting)
 
     def add(self, record: TransitionRecord) -> list[Transition]:
         """Take the next record of its session; return the transitions (0 to 4) that it completes.
@@ -45,15 +49,15 @@ class TransitionAssembler:
             if (before.episode, before.step + 1) == (record.episode, record.step):
                 done += _complete(before, record.observation)
             else:
-                self.incomplete += 1
+                self._incomplete[record.session] += 1
         if record.last:
             assert record.final_observation is not None  # validate saw to it
             done += _complete(record, record.final_observation)
         else:
             self._waiting[record.session] = record
             if len(self._waiting) > MAX_SESSIONS:
-                self._waiting.popitem(last=False)
-                self.incomplete += 1
+                session, _ = self._waiting.popitem(last=False)
+                self._incomplete[session] += 1
         return done
 
 

@@ -179,6 +179,10 @@ class Intake:
         accounts = [self.ledger[session] for session in self._expected]
         stored, expected = sum(account.stored for account in accounts), self.demonstrations_expected
         if accounts and stored == expected:
+            incomplete = sum(self._assembler.incomplete(session) for session in self._expected)
+            if incomplete:
+                return (f"{incomplete} of the {expected} demonstration transitions cannot be completed: expected the "
+                        "next one of the same episode after each, or its end; use the demo loader of this version")
             if self._demos.stored < self._demonstrated:
                 return (f"demo_buffer_capacity {self._demos.capacity}: expected room for the {self._demonstrated} "
                         "transitions that the demonstrations make, and the first of them are gone: raise it")

@@ -71,7 +71,11 @@ def demonstrations(evidence: Evidence) -> Outcome:
 def _stored(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
     learner = track.last
     if learner.state != LearnerState.WAITING_FOR_DEMONSTRATIONS:
-        return ok(f"{learner.demo_buffer_size} transitions in the demo buffer", f"示教缓冲区有 {learner.demo_buffer_size} 条转移",
+        gaps = evidence.manifest is not None and evidence.manifest.total and not evidence.manifest.complete
+        return ok(f"{learner.demo_buffer_size} transitions in the demo buffer"
+                  f"{'; their bags lack records, see what the demo loader says of them' if gaps else ''}",
+                  f"示教缓冲区有 {learner.demo_buffer_size} 条转移"
+                  f"{'；数据包中缺少记录，详见示教加载节点的输出' if gaps else ''}",
                   demo_buffer_size=learner.demo_buffer_size)
     before = track.since(evidence.now - LOADING)
     stuck = (before.demo_buffer_size, before.state, before.text) == (

@@ -38,7 +38,7 @@ class DemoLoaderNode(Node):
             if not config.demo_path:
                 raise DataError("demo_path: expected one or more rosbag2 bags of demonstrations, found none; record "
                                 "some with `rlpd record`, or train without by require_demonstrations:=false")
-            demonstrations = bags.read_demonstrations(config.demo_path)
+            demonstrations = bags.read_demonstrations(config.demo_path, successful_only=config.successful_only)
         except DataError as error:
             failure = error
         self._manifest_publisher = qos.publisher(self, qos.DEMO_MANIFEST)  # not before: who sees it expects a manifest
@@ -51,8 +51,12 @@ class DemoLoaderNode(Node):
         for record in demonstrations.records:
             self._outbox.add(record)
         manifest = self._manifest
+        chosen = (f"; successful_only left out {demonstrations.left_out} that did not end in success, "
+                  f"{sum(manifest.episodes)} stay" if config.successful_only else "")
         self.get_logger().info(f"{manifest.total} transitions in {sum(manifest.episodes)} demonstrations from "
-                               f"{len(manifest.path)} bag(s), {sum(manifest.successes)} successful")
+                               f"{len(manifest.path)} bag(s), {sum(manifest.successes)} successful{chosen}")
+        for gap in demonstrations.gaps:
+            self.get_logger().warning(gap)
         if not any(record.source in EXPERTS for record in demonstrations.records):
             self.get_logger().warning("no transition's source is DEMONSTRATION or INTERVENTION: the policy learns from "
                                       "all of them, but imitates none (imitation_weight)")

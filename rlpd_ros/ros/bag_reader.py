@@ -42,9 +42,12 @@ class Bag:
     def records(self, spec: SpaceSpec) -> Iterator[TransitionRecord]:
         """Yield the transitions, all of them made in ``spec``, each once, in the order of recording.
 
+        A sender repeats what is not acknowledged, and a recorder may have heard only the repetition of some: sequences
+        need not rise.
+
         Raises DataError naming the file, the topic and the field for whatever is missing, damaged or does not fit.
         """
-        newest: dict[str, int] = {}  # sequence by session: a sender repeats what is not acknowledged
+        seen: set[tuple[str, int, int, int]] = set()
         counts: Counter[str] = Counter()
         for file in self._files():
             for raw in file.messages(partial(_is_wanted, file.path)):
@@ -53,8 +56,9 @@ class Bag:
                     continue
                 counts[raw.topic] += 1
                 record = self._decode(file, raw, counts[raw.topic], spec)
-                if record.sequence > newest.get(record.session, 0):
-                    newest[record.session] = record.sequence
+                identity = record.session, record.sequence, record.episode, record.step
+                if identity not in seen:
+                    seen.add(identity)
                     yield record
             self._topics |= file.topics
         if not self._partial:

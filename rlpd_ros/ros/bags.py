@@ -20,11 +20,13 @@ __all__ = ["Bag", "DemonstrationManifest", "Demonstrations", "TransitionLog", "f
 OVERHEAD = 2000  # bytes of a transition besides its observations
 
 
-def read_demonstrations(paths: Sequence[str | Path], spec: SpaceSpec | None = None) -> Demonstrations:
+def read_demonstrations(paths: Sequence[str | Path], spec: SpaceSpec | None = None,
+                        successful_only: bool = False) -> Demonstrations:
     """Read all demonstrations at ``paths`` into memory, as one session with its manifest.
 
-    All must have been made in the same space, that of ``spec`` if it is given. Raises DataError for anything that is
-    not as it should be: no demonstration is left out in silence.
+    With ``successful_only`` episodes that did not end in success are left out. All must have been made in the same
+    space, that of ``spec`` if it is given. Raises DataError for anything that is not as it should be: no demonstration
+    is left out in silence, and what recordings lack is told in ``gaps``.
     """
     bags = []
     memory = _Memory()
@@ -40,7 +42,7 @@ def read_demonstrations(paths: Sequence[str | Path], spec: SpaceSpec | None = No
         bags.append((str(path), _within(memory, path, bag.records(spec))))
     if spec is None:
         raise DataError("expected at least one bag of demonstrations, found none")
-    return collect(spec, bags)
+    return collect(spec, bags, successful_only)
 
 
 class _Memory:
