@@ -7,6 +7,7 @@ import os
 
 ROOT = "/rlpd"
 WATCH = "watch"  # of `rlpd train` itself, `rlpd doctor` and other tools that only listen
+TELEOP = "teleop"  # of teleop_joy and `rlpd teleop`
 
 
 def enclave(name: str, namespace: str = "") -> str:

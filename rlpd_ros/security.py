@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from rlpd_ros.enclaves import WATCH, enclave
-from rlpd_ros.graph import Process, train_graph
+from rlpd_ros.enclaves import TELEOP, WATCH, enclave
+from rlpd_ros.graph import Process, namespaces_of_arms, train_graph
 from rlpd_ros.ros import qos
 from rlpd_ros.ros.graph_watcher import HEARD
 
@@ -44,21 +44,27 @@ RIGHTS: dict[str, Rights] = {
     "monitor": Rights((qos.DIAGNOSTICS,), HEARD),
     "rlpd_doctor": Rights((), HEARD),
     "rlpd_progress": Rights((), (qos.LEARNER_STATUS, qos.ACTOR_STATUS)),
+    "teleop_joy": Rights((qos.INTERVENTION,), (qos.SPACE_SPEC, qos.JOY)),
+    "rlpd_teleop": Rights((qos.INTERVENTION,), (qos.SPACE_SPEC,)),
 }
-"""Node -> its rights. The last two are in one enclave: they only listen."""
-WATCHERS = ("rlpd_doctor", "rlpd_progress")
+"""Node -> its rights."""
+WATCHERS = ("rlpd_doctor", "rlpd_progress")  # in one enclave: they only listen
+TELEOPERATORS = ("teleop_joy", "rlpd_teleop")  # in one enclave of each arm
 
 
 def policy_xml(namespace: str = "", arms: tuple[str, ...] = ()) -> str:
-    """Return the policy of all nodes of a training run, as ``train_graph`` has them, for ``ros2 security``."""
+    """Return the policy of all nodes of a training run, and of those beside it, for ``ros2 security``."""
     nodes = train_graph("", namespace=namespace, arms=arms)
     policy = ElementTree.Element("policy", version="0.2.0")
     enclaves = ElementTree.SubElement(policy, "enclaves")
     for node in nodes:
         _add_profile(_add_enclave(enclaves, node.name, node.namespace), node)
-    profiles = _add_enclave(enclaves, WATCH, namespace)
-    for name in WATCHERS:
-        _add_profile(profiles, Process(name, name, namespace))
+    shared = [(WATCH, WATCHERS, namespace),
+              *((TELEOP, TELEOPERATORS, below) for below in namespaces_of_arms(namespace, arms))]
+    for name, members, where in shared:
+        profiles = _add_enclave(enclaves, name, where)
+        for member in members:
+            _add_profile(profiles, Process(member, member, where))
     ElementTree.indent(policy)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(policy, "unicode") + "\n"
 

@@ -19,7 +19,7 @@ LAYERS = (
     {"rl", "data", "arm", "metrics", "tables"},
     {"settings", "exported_policy"},
     {"kept", "publications"},
-    {"actor", "learner", "driver", "report", "diagnosis"},
+    {"actor", "learner", "driver", "teleoperation", "report", "diagnosis"},
     {"ros"},
     {"nodes", "record", "graph"},
     {"preparation"},
@@ -29,7 +29,7 @@ LAYERS = (
 """A part knows the lines above its own, and nothing of its neighbours."""
 ROS_PARTS = {"ros", "nodes", "graph", "bench", "security", "launching", "cli"}
 ROS_PACKAGES = {"rclpy", "launch", "launch_ros", "std_msgs", "std_srvs", "sensor_msgs", "geometry_msgs"}
-NOT_FOR = {"ros": {"actor", "learner", "driver", "report"}}  # adapters convert; they do not know the logic
+NOT_FOR = {"ros": {"actor", "learner", "driver", "teleoperation", "report"}}  # adapters convert: they know no logic
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -81,7 +81,7 @@ def test_launch_files_need_only_the_graph():
     files = [*(ROOT / "launch").glob("*.launch.py"), PACKAGE / "launching.py"]
     names = {name for path in files for name in imported(path) if name.startswith("rlpd_ros")}
     assert len(files) > 2
-    assert {name.split(".")[1] for name in names} == {"errors", "graph", "launching"}
+    assert {name.split(".")[1] for name in names} == {"errors", "graph", "launching", "untrusted"}
 
 
 def test_the_graph_loads_in_a_python_that_has_ros_but_not_the_libraries_of_the_nodes():

@@ -6,7 +6,7 @@ import pytest
 
 from rlpd_ros.config import from_mapping, parameter
 from rlpd_ros.errors import ConfigError
-from rlpd_ros.settings import NODES
+from rlpd_ros.settings import NODES, TOOLS
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def test_what_is_wrong_is_named_with_what_was_expected_and_found(values: dict, e
 
 
 def test_every_default_of_every_node_is_admissible_and_documented() -> None:
-    for node, config_types in NODES.items():
+    for node, config_types in (NODES | TOOLS).items():
         for config_type in config_types:
             defaults = vars(config_type())
             assert from_mapping(config_type, defaults, node) == config_type()
@@ -55,6 +55,6 @@ def test_every_default_of_every_node_is_admissible_and_documented() -> None:
 
 
 def test_a_parameter_name_means_one_thing_within_a_node() -> None:
-    for node, config_types in NODES.items():
+    for node, config_types in (NODES | TOOLS).items():
         names = [name for config_type in config_types for name in config_type.__dataclass_fields__]
         assert len(names) == len(set(names)), f"{node}: {sorted({n for n in names if names.count(n) > 1})}"

@@ -145,7 +145,7 @@ def test_commands_are_accepted(path):
 
 def test_commands_are_found_at_all():
     found = {options.command for options in parsed(READMES[0])}
-    assert found == {"train", "eval", "play", "report", "record", "doctor"}
+    assert found == {"train", "eval", "play", "report", "record", "teleop", "doctor"}
 
 
 @each_document

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlpd_ros.installation import prefix, share
-from rlpd_ros.settings import NODES
+from rlpd_ros.settings import NODES, TOOLS
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,7 +29,7 @@ def test_it_holds_every_file_of_the_source():
     assert not [path for path in sources if not (share() / path).is_file()]
 
 
-@pytest.mark.parametrize("node", NODES)
+@pytest.mark.parametrize("node", [*NODES, *TOOLS])
 def test_every_node_has_an_executable(node):
     executable = prefix() / "lib" / "rlpd_ros" / node
     assert os.access(executable, os.X_OK)

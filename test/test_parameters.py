@@ -162,6 +162,10 @@ def test_what_others_declare_is_no_error(make_node):
     assert made.qos_profile.reliability == rclpy.qos.QoSReliabilityPolicy.BEST_EFFORT
 
 
+def test_what_only_a_tool_has_may_stand_in_a_section_for_all(make_node):
+    assert declare(make_node(section(deadband="0.2", seed="3")), AgentConfig) == (AgentConfig(seed=3),)
+
+
 def test_simulated_time_is_refused_rather_than_half_obeyed(make_node):
     with pytest.raises(ConfigError, match="'use_sim_time': expected false, found True: stamps and deadlines are wall"):
         declare(make_node(section(use_sim_time="true")), AgentConfig)

@@ -173,6 +173,13 @@ def test_quality_of_service_is_passed_on_and_simulated_time_is_not(tmp_path, wri
         resolve([write("/**: {ros__parameters: {use_sim_time: true}}")])
 
 
+def test_a_section_for_a_tool_is_checked_and_not_part_of_the_run(write) -> None:
+    found = resolve([write("teleop_joy: {ros__parameters: {axes: [1, 0, 4]}}")]).as_parameter_file()
+    assert set(found) == {f"/**/{node}" for node in NODES}
+    with pytest.raises(ConfigError, match="unknown parameter 'axis'; did you mean 'axes'"):
+        resolve([write("teleop_joy: {ros__parameters: {axis: [1]}}")])
+
+
 # New runs
 
 

@@ -21,12 +21,13 @@ from rlpd_ros.nodes.arm_driver import ArmDriverNode
 from rlpd_ros.nodes.demo_loader import DemoLoaderNode
 from rlpd_ros.nodes.learner import LearnerNode
 from rlpd_ros.nodes.monitor import MonitorNode
+from rlpd_ros.nodes.teleop_joy import TeleopJoyNode
 from rlpd_ros.ros.watcher import StatusWatcher
 from rlpd_ros.runs import RunDirectory
 from rlpd_ros.security import RIGHTS, policy_xml
-from rlpd_ros.settings import NODES
+from rlpd_ros.settings import NODES, TOOLS
 
-ENCLAVES = ("arm_driver", "demo_loader", "learner", "actor", "monitor", "watch")
+ENCLAVES = ("arm_driver", "demo_loader", "learner", "actor", "monitor", "watch", "teleop")
 
 
 def allowed(xml: str) -> dict[str, dict[str, set[str]]]:
@@ -57,10 +58,11 @@ def test_the_policy_allows_just_what_the_nodes_do(graph, tmp_path, small, demons
     graph.add(LearnerNode, "left", **small, run=str(run.path))
     graph.add(ActorNode, "left", hidden_dims=[8])
     graph.add(MonitorNode, "left")
+    graph.add(TeleopJoyNode, "left")
     rights = allowed(policy_xml("left"))
     graph.until(lambda: all(graph.ears.count_publishers(f"/left/{t.name}") for r in RIGHTS.values() for t in r.publishes
                             if not t.name.startswith("/") and "*" not in t.name))
-    for node in NODES:
+    for node in (*NODES, *TOOLS):
         graph.until(lambda node=node: "/parameter_events" in done_by(graph, node, "/left")["publish"])
         done = done_by(graph, node, "/left")
         for right, names in done.items():
@@ -75,8 +77,9 @@ def test_the_policy_allows_just_what_the_nodes_do(graph, tmp_path, small, demons
 def test_each_of_several_arms_reaches_the_learner_and_no_other_arm():
     root = ElementTree.fromstring(policy_xml("cell", ("left", "right")).encode())
     paths = [entry.get("path") for entry in root.iter("enclave")]
-    assert {f"/rlpd/cell/{arm}/{node}" for arm in ("left", "right") for node in ("actor", "arm_driver")} < set(paths)
-    assert len(set(paths)) == len(paths) == 8
+    assert {f"/rlpd/cell/{arm}/{name}" for arm in ("left", "right") for name in ("actor", "arm_driver", "teleop")} < {
+        *paths}
+    assert len(set(paths)) == len(paths) == 10
     actor = next(p for p in root.iter("profile") if (p.get("ns"), p.get("node")) == ("/cell/left", "actor"))
     names = {(right, entry.text) for group in actor for right in group.attrib for entry in group}
     assert {("publish", "/cell/transitions"), ("subscribe", "/cell/policy_params"), ("publish", "/cell/left/action"),

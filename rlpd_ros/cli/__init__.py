@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``rlpd train | record | eval | play | report | doctor | security | bench``."""
+"""The command line: ``rlpd train | record | teleop | eval | play | report | doctor | security | bench``."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_record(commands)
+    _add_teleop(commands)
     _add_eval(commands)
     _add_play(commands)
     _add_report(commands)
@@ -71,6 +72,16 @@ def _add_record(commands) -> None:
     parser.add_argument("bag", help="the rosbag2 folder to make")
     parser.add_argument("--episodes", type=int, default=20, help="successful ones (default: %(default)s)")
     parser.set_defaults(run_command=_lazily("record"))
+
+
+def _add_teleop(commands) -> None:
+    parser = commands.add_parser("teleop", help="move the arm by the keyboard, while the nodes run elsewhere")
+    parser.add_argument("--namespace", default="", help="of the arm's driver and actor")
+    parser.add_argument("--rate", type=float, default=20.0, metavar="HZ", help="of actions (default: %(default)s)")
+    parser.add_argument("--speed", type=float, default=0.3, help="at first, of 1 (default: %(default)s)")
+    parser.add_argument("--always", action="store_true",
+                        help="send zeros while no key is pressed, so that no policy acts; space turns it off and on")
+    parser.set_defaults(run_command=_lazily("teleop"))
 
 
 def _add_eval(commands) -> None:

@@ -29,6 +29,14 @@ SAVE_TIMEOUT = 15.0  # s, likewise, for a process that saves what it has learned
 MAX_DOMAIN = 232  # the ports of higher ones do not exist
 
 
+def given_domain() -> int | None:
+    """Return the ROS domain that ROS_DOMAIN_ID names; None if it is not set. Raises ConfigError unless it exists."""
+    given = os.environ.get("ROS_DOMAIN_ID")
+    if given and (not given.isdecimal() or int(given) > MAX_DOMAIN):
+        raise ConfigError(f"ROS_DOMAIN_ID: expected a number from 0 to {MAX_DOMAIN}, found {given!r}")
+    return int(given) if given else None
+
+
 @contextlib.contextmanager
 def ros_domain(local: bool = True) -> Iterator[int]:
     """Hold a ROS domain that no other run on this machine uses; one set in ROS_DOMAIN_ID is kept.
@@ -40,11 +48,9 @@ def ros_domain(local: bool = True) -> Iterator[int]:
             os.environ["ROS_LOCALHOST_ONLY"] = "1"
         else:
             os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    given = os.environ.get("ROS_DOMAIN_ID")
-    if given:
-        if not given.isdecimal() or int(given) > MAX_DOMAIN:
-            raise ConfigError(f"ROS_DOMAIN_ID: expected a number from 0 to {MAX_DOMAIN}, found {given!r}")
-        yield int(given)
+    given = given_domain()
+    if given is not None:
+        yield given
         return
     domains = list(range(1, 102))  # those that are safe on every platform, but for the default one
     random.shuffle(domains)

@@ -17,7 +17,7 @@ from rclpy.parameter import Parameter
 
 from rlpd_ros.config import Range, from_mapping
 from rlpd_ros.errors import ConfigError, DataError
-from rlpd_ros.settings import NODES
+from rlpd_ros.settings import NODES, TOOLS
 from rlpd_ros.untrusted import parse_yaml, printable
 
 Config = TypeVar("Config")
@@ -38,7 +38,7 @@ def declare(node: Node, *config_types: type) -> tuple[Any, ...]:
     where = node.get_fully_qualified_name()
     refuse_sim_time(given.get(USE_SIM_TIME, False), where)
     fields = {f.name: f for config_type in config_types for f in dataclasses.fields(config_type)}
-    elsewhere = {f.name for others in NODES.values() for other in others for f in dataclasses.fields(other)}
+    elsewhere = {f.name for others in (NODES | TOOLS).values() for other in others for f in dataclasses.fields(other)}
     foreign = [name for name in given if name not in fields and name not in elsewhere
                and not name.startswith(QOS_PREFIX) and not node.has_parameter(name)]
     if foreign:

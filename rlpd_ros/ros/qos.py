@@ -38,6 +38,7 @@ TRANSITIONS_DEPTH = 1000  # more than a sender has under way: nothing is dropped
 SESSIONS_DEPTH = 100  # receipts to different sessions must not push each other out
 STATUS_DEPTH = 10
 SENSOR_DEPTH = 5  # as rclpy's sensor data profile
+JOY_DEPTH = 100  # spacenav sends up to 1,000 messages a second, and of a pressed button only one
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ SPACE_SPEC = Topic("space_spec", "rlpd_ros/msg/SpaceSpec", latched=True)
 OBSERVATION = Topic("observation", "rlpd_ros/msg/Observation")
 ACTION = Topic("action", "rlpd_ros/msg/Action")
 INTERVENTION = Topic("intervention", "rlpd_ros/msg/Action", reliable=False)
+JOY = Topic("joy", "sensor_msgs/msg/Joy", JOY_DEPTH, reliable=False)
 TRANSITIONS = Topic("transitions", "rlpd_ros/msg/Transition", TRANSITIONS_DEPTH)
 TRANSITIONS_ACK = Topic("transitions_ack", "rlpd_ros/msg/TransitionsAck", SESSIONS_DEPTH)  # not latched: see Outbox
 DEMO_TRANSITIONS = Topic("demo_transitions", "rlpd_ros/msg/Transition", TRANSITIONS_DEPTH)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A person's end of the topics: the arm's space comes in, the person's actions go out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+
+from rlpd_ros.ros import messages, qos
+from rlpd_ros.ros.latched import LatchedSubscription
+from rlpd_ros.ros.main import wall_ns
+from rlpd_ros.types import ActionRecord, Source, SpaceSpec, new_session
+from rlpd_ros.untrusted import Refusals
+
+LAST_WORDS = 3  # times that the last action is sent
+LAST_PAUSE = 0.03  # s after each of them
+
+
+class Interventions:
+    """Let ``node`` send actions on `intervention`; call ``on_space`` with the arm's space when it is known or new."""
+
+    def __init__(self, node: Node, on_space: Callable[[SpaceSpec], None], refusals: Refusals) -> None:
+        self._session = new_session(node.get_name())
+        self._on_space = on_space
+        self._fingerprint = ""
+        self._publisher = qos.publisher(node, qos.INTERVENTION)
+        self._space = LatchedSubscription(node, qos.SPACE_SPEC, self._receive, refusals)
+
+    def _receive(self, message: Any) -> None:
+        spec = messages.to_space_spec(message)
+        if spec.fingerprint != self._fingerprint:
+            self._on_space(spec)
+            self._fingerprint = spec.fingerprint
+
+    def check(self) -> None:
+        """Ask for the space again if it was published and never came. To be called often."""
+        self._space.check(missing=not self._fingerprint)
+
+    @property
+    def listeners(self) -> int:
+        return self._publisher.get_subscription_count()
+
+    def send(self, action: np.ndarray) -> None:
+        """Publish an action, (action_size,) in [-1, 1]. It answers no observation: episode and step are 0."""
+        self._publisher.publish(messages.from_action(
+            ActionRecord(self._session, 0, 0, action, 0, Source.INTERVENTION, wall_ns())))
+
+    def close(self, action: np.ndarray | None) -> None:
+        """Publish the last action of this process, if there is one, so that the arm stands still at once.
+
+        Without it the arm would go on with the one before until that is too old. It is sent again and time passes, for
+        what a publisher sends just before it goes away is lost now and then.
+        """
+        if action is not None:
+            for _ in range(LAST_WORDS):
+                self.send(action)
+                time.sleep(LAST_PAUSE)

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What joysticks and keys become: actions of the right size, within their bounds, and none when nobody acts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlpd_ros.errors import ConfigError, DataError
+from rlpd_ros.settings import TeleopJoyConfig
+from rlpd_ros.teleoperation import (
+    FASTER,
+    HOLD,
+    LINGER,
+    REPEATED_HOLD,
+    SLOWEST,
+    JoyTeleoperator,
+    KeyTeleoperator,
+    element_names,
+    gripper_of,
+    split_keys,
+)
+from rlpd_ros.types import SpaceField, SpaceSpec
+
+
+def space(*fields: SpaceField) -> SpaceSpec:
+    return SpaceSpec("test", (SpaceField.box("state", [-1], [1]),), fields, 10.0, "base", 100)
+
+
+def box(name: str, size: int) -> SpaceField:
+    return SpaceField.box(name, [-1] * size, [1] * size)
+
+
+PANDA = space(box("ee_motion", 3), box("gripper_opening", 1))
+PLAIN = space(box("action", 4))
+TURNING = space(box("tool", 12), box("gripper", 1))
+
+
+def joy(spec: SpaceSpec = PANDA, **parameters) -> JoyTeleoperator:
+    return JoyTeleoperator(TeleopJoyConfig(**{"deadband": 0.0, **parameters}), spec, now=0.0)
+
+
+# Spaces
+
+
+def test_elements_have_names_and_a_gripper_is_known_by_its_own():
+    assert element_names(PANDA) == ["ee_motion[0]", "ee_motion[1]", "ee_motion[2]", "gripper_opening"]
+    assert [gripper_of(spec) for spec in (PANDA, PLAIN, TURNING)] == [3, None, 12]
+    assert gripper_of(space(box("Gripper", 1), box("motion", 3))) is None
+    assert gripper_of(space(box("gripper_and_wrist", 2))) is None
+
+
+# Joysticks
+
+
+def test_axes_become_motion_by_their_order_sign_and_scale():
+    person = joy(axes=(1, 0, 4), scales=(1.0, -0.5, 1.0))
+    person.hear([0.4, 0.8, 0.0, 0.0, -0.2], [], 0.0)
+    np.testing.assert_allclose(person.action(0.0), [0.8, -0.2, -0.2, 1.0], rtol=1e-6)
+    assert person.action(0.0).dtype == np.float32
+    person = joy(axes=(2, -1), scales=(2.0,))
+    person.hear([0.0, 0.0, 0.3], [], 0.0)
+    np.testing.assert_allclose(person.action(0.0), [0.6, 0.0, 0.0, 1.0], rtol=1e-6)
+
+
+def test_motion_begins_softly_at_the_edge_of_the_deadband():
+    person = joy(deadband=0.2)
+    for value, expected in ((0.2, 0.0), (-0.2, 0.0), (0.3, 0.125), (-0.6, -0.5), (1.0, 1.0)):
+        person.hear([value, 0.0, 0.0], [], 0.0)
+        np.testing.assert_allclose(person.motion(0.0)[0] if expected else 0.0, expected, atol=1e-9)
+    person = joy(deadband=0.2)
+    person.hear([0.2, -0.1, 0.0], [], 0.0)
+    assert person.action(0.0) is None
+
+
+def test_who_pauses_keeps_the_policy_away_for_a_while_and_then_lets_it_act():
+    person = joy(linger=0.3, timeout=10.0)
+    assert person.action(0.0) is None
+    person.hear([1.0, 0.0, 0.0], [], 1.0)
+    assert person.action(5.0).tolist() == [1.0, 0.0, 0.0, 1.0]  # held, by a device that tells only changes
+    person.hear([1.0, 0.0, 0.0], [], 6.0)
+    person.hear([0.0, 0.0, 0.0], [], 6.1)
+    assert person.action(6.3).tolist() == [0.0, 0.0, 0.0, 1.0]
+    assert person.action(6.4).tolist() == [0.0, 0.0, 0.0, 1.0]  # the end is told once
+    assert person.action(6.5) is None
+
+
+def test_the_gripper_stays_as_the_buttons_have_put_it():
+    person = joy(linger=0.2, close_button=2, open_button=0)
+    person.hear([0.0, 0.0, 0.0], [0, 0, 1], 0.0)
+    assert person.action(0.0).tolist() == [0.0, 0.0, 0.0, -1.0]
+    person.hear([0.0, 0.0, 0.0], [], 0.1)  # spacenav's messages have no buttons but while one is pressed
+    person.hear([0.5, 0.0, 0.0], [0, 0, 0], 1.0)
+    assert person.action(1.0).tolist() == [0.5, 0.0, 0.0, -1.0]
+    person.hear([0.0, 0.0, 0.0], [1], 2.0)
+    assert person.action(2.0).tolist() == [0.0, 0.0, 0.0, 1.0]
+
+
+def test_the_gripper_is_any_element_that_the_parameter_names():
+    person = joy(PLAIN, gripper=1, gripper_start=-0.5, axes=(0, 1, 2))
+    person.hear([0.1, 0.2, 0.3], [], 0.0)
+    np.testing.assert_allclose(person.action(0.0), [0.1, -0.5, 0.2, 0.3], rtol=1e-6)
+    assert joy(PLAIN, gripper=0, always=True).action(0.0).tolist() == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_without_a_gripper_its_buttons_mean_nothing():
+    person = joy(PLAIN)
+    person.hear([0.0, 0.0, 0.0], [1, 1], 0.0)
+    assert person.action(0.0) is None
+
+
+def test_only_while_the_enable_button_is_held_anything_happens():
+    person = joy(enable_button=4)
+    person.hear([1.0, 0.0, 0.0], [1, 0, 0, 0, 0], 0.0)
+    assert person.action(0.0) is None
+    person.hear([1.0, 0.0, 0.0], [0, 0, 0, 0, 1], 0.1)
+    assert person.action(0.1).tolist() == [1.0, 0.0, 0.0, 1.0]  # the gripper was not closed meanwhile
+    person.hear([0.0, 0.0, 0.0], [0, 0, 0, 0, 1], 0.2)
+    assert person.action(0.6).tolist() == [0.0, 0.0, 0.0, 1.0]
+    person.hear([1.0, 0.0, 0.0], [0, 0, 0, 0, 0], 0.7)
+    assert person.action(0.7).tolist() == [0.0, 0.0, 0.0, 1.0]  # let go: stand still at once
+    assert person.action(0.8) is None
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_a_device_that_falls_silent_stops_the_arm(always):
+    person = joy(timeout=0.5, always=always)
+    person.hear([1.0, 1.0, 0.0], [1], 1.0)
+    assert person.action(1.5).tolist() == [1.0, 1.0, 0.0, -1.0]
+    assert not person.lost(1.5)
+    assert person.lost(1.6)
+    assert person.action(1.6).tolist() == [0.0, 0.0, 0.0, -1.0]
+    later = person.action(1.7)
+    assert later.tolist() == [0.0, 0.0, 0.0, -1.0] if always else later is None
+    person.hear([0.5, 0.0, 0.0], [], 3.0)
+    assert not person.lost(3.0)
+    assert person.action(3.0).tolist() == [0.5, 0.0, 0.0, -1.0]
+
+
+def test_who_always_sends_stands_still_before_and_between():
+    person = joy(always=True, linger=0.0)
+    assert person.action(0.0).tolist() == [0.0, 0.0, 0.0, 1.0]
+    person.hear([0.0, -1.0, 0.0], [], 0.1)
+    assert person.action(0.1).tolist() == [0.0, -1.0, 0.0, 1.0]
+    person.hear([0.0, 0.0, 0.0], [], 0.2)
+    assert [person.action(t).tolist() for t in (0.3, 0.4, 9.0)] == [[0.0, 0.0, 0.0, 1.0]] * 3
+
+
+@pytest.mark.parametrize(("axes", "says"), [
+    ([0.0, 0.0], r"axes: expected at least 3, since parameter 'axes' is \[0, 1, 2\], found 2: is this the right"),
+    ([], "axes: expected at least 3"),
+    ([0.0, math.nan, 0.0], "axes: expected finite numbers, found"),
+    ([math.inf, 0.0, 0.0], "axes: expected finite numbers, found"),
+])
+def test_a_message_that_makes_no_sense_changes_nothing(axes, says):
+    person = joy(timeout=0.5)
+    person.hear([0.5, 0.0, 0.0], [], 0.0)
+    with pytest.raises(DataError, match=says):
+        person.hear(axes, [1], 0.4)
+    assert person.action(0.4).tolist() == [0.5, 0.0, 0.0, 1.0]
+    assert person.lost(0.6)  # it does not count as a sign of life either
+
+
+anything = st.lists(st.floats(width=32), max_size=8)
+
+
+@given(st.lists(st.tuples(anything, st.lists(st.integers(-9, 9), max_size=4), st.floats(0.0, 1.0)), max_size=20))
+def test_whatever_a_device_sends_the_action_is_one(messages):
+    person, now = joy(scales=(-10.0, 10.0, 10.0), deadband=0.9, always=True), 0.0
+    for axes, buttons, pause in messages:
+        now += pause
+        try:
+            person.hear(axes, buttons, now)
+        except DataError:
+            assert len(axes) < 3 or not np.isfinite(axes[:3]).all()
+        action = person.action(now)
+        assert action.shape == (4,)
+        assert np.all(np.abs(action) <= 1.0)  # which NaN is not
+
+
+@pytest.mark.parametrize(("parameters", "says"), [
+    ({"axes": (0, 1, 2, 3)}, r"parameter 'axes': expected at most 3, for ee_motion\[0\], ee_motion\[1\], "
+                             r"ee_motion\[2\], found \[0, 1, 2, 3\]"),
+    ({"scales": (1.0, 2.0)}, r"parameter 'scales': expected one number, or one for each of 3 axes, found \[1.0, 2.0\]"),
+    ({"scales": ()}, "parameter 'scales': expected one number"),
+    ({"gripper": 4}, "parameter 'gripper': expected an element of the action, 0 to 3, found 4"),
+    ({"close_button": 1}, r"'close_button', 'open_button', 'enable_button': expected different .*, found \[1, 1\]"),
+    ({"enable_button": 0}, r"expected different buttons, found \[0, 1, 0\]"),
+])
+def test_parameters_that_do_not_fit_the_arm_are_named(parameters, says):
+    with pytest.raises(ConfigError, match=says):
+        joy(**parameters)
+
+
+def test_it_says_what_moves_what():
+    assert str(joy(axes=(1, -1), enable_button=5)) == (
+        "axis 1 moves ee_motion[0]; button 0 closes gripper_opening; button 1 opens gripper_opening; "
+        "nothing moves ee_motion[1], ee_motion[2]; only while button 5 is held")
+
+
+# Keys
+
+
+def test_what_a_terminal_sends_is_taken_apart():
+    assert split_keys("w+ \x1b[A\x1bOB\x1b[C\x1b[Dq") == ["w", "+", " ", "w", "s", "d", "a", "q"]
+    assert split_keys("\x1b[1;5A\x1b[3~a") == ["\x1b[1;5A", "\x1b[3~", "a"]
+    assert split_keys("\x1b[") == ["\x1b", "["]
+    assert split_keys("") == []
+
+
+def test_keys_move_the_elements_forwards_and_back():
+    for key, expected in {"w": [0.3, 0, 0], "s": [-0.3, 0, 0], "a": [0, 0.3, 0], "d": [0, -0.3, 0], "r": [0, 0, 0.3],
+                          "f": [0, 0, -0.3]}.items():
+        person = KeyTeleoperator(PANDA, 0.3)
+        assert person.action(0.0) is None
+        person.press(key, 0.0)
+        np.testing.assert_allclose(person.action(0.1), [*expected, 1.0], rtol=1e-6)
+
+
+def test_a_key_counts_until_it_repeats_and_shortly_once_it_does():
+    person = KeyTeleoperator(PANDA, 1.0)
+    person.press("w", 0.0)
+    assert person.action(HOLD - 0.01)[0] == 1.0
+    for i in range(10):  # a keyboard waits some 0.4 s, then repeats
+        person.press("w", 0.4 + 0.033 * i)
+    released = 0.4 + 0.033 * 9
+    assert person.action(released + REPEATED_HOLD - 0.01)[0] == 1.0
+    assert person.action(released + REPEATED_HOLD + 0.01)[0] == 0.0
+    assert person.action(released + REPEATED_HOLD + LINGER - 0.01) is not None
+    assert person.action(released + REPEATED_HOLD + LINGER + 0.01).tolist() == [0.0, 0.0, 0.0, 1.0]
+    assert person.action(released + REPEATED_HOLD + LINGER + 0.02) is None
+
+
+def test_two_keys_move_two_elements_and_the_opposite_one_turns_round():
+    person = KeyTeleoperator(PANDA, 1.0)
+    person.press("w", 0.0)
+    person.press("f", 0.1)
+    assert person.action(0.2).tolist() == [1.0, 0.0, -1.0, 1.0]
+    person.press("s", 0.3)
+    assert person.action(0.3).tolist() == [-1.0, 0.0, -1.0, 1.0]
+
+
+def test_any_other_key_stops_at_once():
+    person = KeyTeleoperator(PANDA, 1.0)
+    person.press("w", 0.0)
+    person.press("x", 0.1)
+    assert person.action(0.1).tolist() == [0.0, 0.0, 0.0, 1.0]
+
+
+def test_the_gripper_closes_and_opens():
+    person = KeyTeleoperator(PANDA, 1.0)
+    person.press("g", 0.0)
+    assert person.action(0.1).tolist() == [0.0, 0.0, 0.0, -1.0]
+    person.press("w", 9.0)
+    assert person.action(9.0).tolist() == [1.0, 0.0, 0.0, -1.0]
+    person.press("g", 9.1)
+    assert person.action(9.1).tolist() == [1.0, 0.0, 0.0, 1.0]
+
+
+def test_speed_stays_within_its_bounds():
+    person = KeyTeleoperator(PANDA, 0.5)
+    person.press("+", 0.0)
+    assert person.speed == pytest.approx(0.5 * FASTER)
+    person.press("-", 0.0)
+    assert person.speed == pytest.approx(0.5)
+    for _ in range(50):
+        person.press("=", 0.0)
+    assert person.speed == 1.0
+    for _ in range(50):
+        person.press("-", 0.0)
+    assert person.speed == SLOWEST
+    assert person.action(0.0) is None  # nobody moves the arm by that
+
+
+def test_space_turns_always_on_and_off():
+    person = KeyTeleoperator(PANDA, 0.5)
+    person.press(" ", 0.0)
+    assert [person.action(t).tolist() for t in (0.0, 100.0)] == [[0.0, 0.0, 0.0, 1.0]] * 2
+    person.press(" ", 101.0)
+    assert person.action(101.0) is None
+
+
+def test_every_arm_can_be_moved_or_it_is_said_what_cannot():
+    person = KeyTeleoperator(space(box("torque", 1)), 1.0)
+    for key in "sagr":  # of which only the first means something here
+        person.press(key, 0.0)
+    assert person.action(0.0).tolist() == [0.0]
+    person.press("s", 0.1)
+    assert person.action(0.1).tolist() == [-1.0]
+    person = KeyTeleoperator(TURNING, 1.0)
+    person.press("2", 0.0)
+    person.press("9", 0.0)
+    assert person.action(0.0).tolist() == [0, 0, 0, -1, 0, 0, 0, 1, 0, 0, 0, 0, 1]
+    assert "  9 0                  tool[7] +, -" in person.help()
+    assert "  no keys are left for tool[8], tool[9], tool[10], tool[11]: use teleop_joy" in person.help()
+    assert not any("no keys are left" in line for line in KeyTeleoperator(PANDA, 1.0).help())
+
+
+def test_the_end_is_told_only_where_something_is_under_way():
+    person = KeyTeleoperator(PANDA, 1.0)
+    assert person.stop() is None
+    person.press("w", 0.0)
+    assert person.action(0.0)[0] == 1.0
+    assert person.stop().tolist() == [0.0, 0.0, 0.0, 1.0]
+    assert person.stop() is None
