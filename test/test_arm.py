@@ -8,6 +8,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from fake_robot import FakeRobot
 from gymnasium import spaces
 
 from rlpd_ros.arm.config import ArmConfig
@@ -57,14 +58,27 @@ ARMS = {
     "car": ArmConfig(arm="gymnasium", gym_env_id="MountainCarContinuous-v0", max_episode_steps=6),
     "own": ArmConfig(arm="reach:ReachArm", max_episode_steps=6),
     "own with a camera": ArmConfig(arm="reach_seen:SeenReachArm", max_episode_steps=6),
+    "own with a driver in ROS": ArmConfig(
+        arm="ros2_control_arm:Ros2ControlArm", control_rate=20.0, max_episode_steps=6,
+        arm_kwargs='{"joints": ["elbow", "wrist"], "home": [0.5, -1.5], "max_speed": 2, "home_speed": 2, '
+                   '"max_state_age": 1}'),
     "dict": ArmConfig(arm="gymnasium", gym_env_id="rlpd_test/Tray-v0", max_episode_steps=6),
 }
+
+
+@pytest.fixture
+def robot(domain):
+    robot = FakeRobot(("elbow", "wrist"), (0.4, -1.6))
+    yield robot
+    robot.close()
 
 
 @pytest.fixture(params=ARMS)
 def config(request):
     if request.param == "cameras" and not find_backend():
         pytest.skip("nothing to draw with: neither EGL nor libosmesa6")
+    if request.param == "own with a driver in ROS":
+        request.getfixturevalue("robot")
     return ARMS[request.param]
 
 
@@ -227,7 +241,7 @@ def test_an_arm_of_ones_own_is_told_what_only_it_knows():
     for arm, success in ((near, False), (far, True)):
         arm.reset(seed=1)
         assert arm.step(np.zeros(2, np.float32)).success is success
-    with pytest.raises(ConfigError, match="arm_kwargs: ReachArm cannot be made with .*'robot_ip'"):
+    with pytest.raises(ConfigError, match=r"arm_kwargs: ReachArm cannot be made with .*'robot_ip'"):
         make_arm(ArmConfig(arm="reach:ReachArm", arm_kwargs='{"robot_ip": "192.168.1.2"}'))
     with pytest.raises(ConfigError, match="arm_kwargs: expected a JSON object, found 'robot_ip'"):
         make_arm(ArmConfig(arm="reach:ReachArm", arm_kwargs="robot_ip"))

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from std_srvs.srv import Trigger
 
 from rlpd_ros.arm.config import ArmConfig
@@ -35,12 +37,11 @@ class ArmDriverNode(Node):
         self._arm = make_arm(own_seed(self, arm_config))
         self._cameras = CameraTopics(self, arm_config)
         self._driver = Driver(self._arm, self, new_session("arm"), node_config.repeat_period, time.monotonic, wall_ns,
-                              self._cameras)
+                              self._cameras, node_config.max_observation_age)
         spec = self._driver.spec
         self._images = {f.name: qos.publisher(self, qos.camera(f.name)) for f in spec.image_fields}
         self._observations = qos.publisher(self, qos.OBSERVATION)
-        self._joint_states = qos.publisher(self, qos.JOINT_STATES)
-        self._ee_pose = qos.publisher(self, qos.EE_POSE)
+        self._telemetry: dict[Publisher, Callable] = {}
         self._space = qos.publisher(self, qos.SPACE_SPEC)
         self._space.publish(messages.from_space_spec(spec, wall_ns()))
         qos.subscription(self, qos.ACTION, self._on_action, Refusals(self.get_logger().warning))
@@ -54,6 +55,9 @@ class ArmDriverNode(Node):
         self.get_logger().info(f"driving {spec.robot} {pace}: observation {spec.state_size} numbers and "
                                f"{len(spec.image_fields)} images, action {spec.action_size}, space {spec.fingerprint}")
         self._driver.reset()
+        if self._arm.telemetry() is not None:  # else the arm's own driver may be the one that publishes `joint_states`
+            self._telemetry = {qos.publisher(self, qos.JOINT_STATES): messages.from_joint_state,
+                               qos.publisher(self, qos.EE_POSE): messages.from_ee_pose}
 
     @property
     def goes_first(self) -> bool:
@@ -70,15 +74,14 @@ class ArmDriverNode(Node):
 
     def publish_observation(self, now: TimeStep) -> None:
         self._observations.publish(messages.from_time_step(now, self._driver.spec))
-        wanted = self._joint_states.get_subscription_count() + self._ee_pose.get_subscription_count()
+        wanted = any(publisher.get_subscription_count() for publisher in self._telemetry)
         telemetry = self._arm.telemetry() if wanted else None
         for name, publisher in self._images.items():
             if publisher.get_subscription_count():
                 publisher.publish(messages.from_image(now.observation.images[name], now.stamp, name))
         if telemetry is not None:
-            frame = self._driver.spec.frame_id
-            self._joint_states.publish(messages.from_joint_state(telemetry, now.stamp, frame))
-            self._ee_pose.publish(messages.from_ee_pose(telemetry, now.stamp, frame))
+            for publisher, convert in self._telemetry.items():
+                publisher.publish(convert(telemetry, now.stamp, self._driver.spec.frame_id))
 
     def _tell_cameras(self) -> None:
         message = DiagnosticArray(status=self._camera_status.messages())
