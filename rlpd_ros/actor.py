@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 import jax
@@ -32,6 +33,7 @@ from rlpd_ros.types import (
 from rlpd_ros.untrusted import printable
 
 RECENT = 1000  # actions over which shares and medians are reported
+RIVAL = "another actor, {}, moves this arm too: stop one of the two"
 SILENCE = 2.0  # s without an observation, and at least two control periods, after which the arm seems to be gone
 
 
@@ -44,6 +46,9 @@ class ActorOutputs(Protocol):
     def reset_arm(self) -> None: ...
     def say(self, text: str) -> None: ...
     def warn(self, text: str) -> None: ...
+
+    @property
+    def resetting(self) -> bool: ...  # what was last asked to reset is there, and has not answered
 
 
 class Evaluation:
@@ -101,6 +106,8 @@ class Actor:
         self._answer: ActionRecord | None = None
         self._intervention: tuple[np.ndarray, float] | None = None
         self._last_seen = clock()
+        self._asked_arm = ""  # session of the arm that was asked to reset, until an episode begins
+        self._rival, self._rival_at = "", -math.inf  # session of another actor that moved the arm, and when
         self._episode = 0
         self._evaluation: Evaluation | None = None
         self._evaluations = 0
@@ -127,7 +134,7 @@ class Actor:
         if current is None or (now.session, now.episode) != (current.session, current.episode):
             self._current, self._answer = None, None
             if now.step > 0:  # an episode that somebody else began
-                self._reset_arm()
+                self._reset_arm(now.session)
                 return
             self._begin_episode()
         elif now.step == current.step:
@@ -136,11 +143,15 @@ class Actor:
                 return
             self._count_hold()
         elif now.step == current.step + 1 and self._answer is not None:
-            self._complete(current, self._answer, now)
+            if now.actor in ("", self.session):
+                self._complete(current, self._answer, now)
+            else:  # not our step, and not ours to tell
+                self._rival, self._rival_at = now.actor, self._clock()
+                self._out.warn(RIVAL.format(printable(now.actor)))
         self._current, self._answer = now, None
         if now.last:
             self._end_episode(now)
-            self._reset_arm()
+            self._reset_arm(now.session)
         else:
             self._try_answer()
         self._send()  # after the answer: the arm waits for that
@@ -206,15 +217,22 @@ class Actor:
         self._send()
         self._try_answer()
 
-    def _reset_arm(self) -> None:
-        if not self.has_played:  # then it stays where it is
+    def _reset_arm(self, arm: str) -> None:
+        """Ask for a new episode, once: resetting takes an arm a while. One that was started since was never asked."""
+        asked = self._is_resetting and arm == self._asked_arm
+        if not asked and not self.has_played:  # then it stays where it is
+            self._asked_arm = arm
             self._out.reset_arm()
+
+    @property
+    def _is_resetting(self) -> bool:
+        return bool(self._asked_arm) and self._out.resetting
 
     def _repeat(self, now: TimeStep) -> None:
         if self._answer is not None:
             self._out.act(self._answer)
         elif now.last:
-            self._reset_arm()
+            self._reset_arm(now.session)
 
     # Policies
 
@@ -284,13 +302,15 @@ class Actor:
 
     def _complete(self, current: TimeStep, answer: ActionRecord, now: TimeStep) -> None:
         """Account for the step from ``current`` to ``now``; keep it for the learner if it is for training."""
+        assert now.executed_action is not None  # only the observation after a reset comes without
+        if now.source is Source.INTERVENTION:  # on the arm itself too, by a person whom its driver saw
+            answer = replace(answer, source=now.source, policy_version=0, action=now.executed_action)
         self._return += now.reward
         self._steps += 1
         self._lags += max(0, self._newest_version - answer.policy_version) if answer.source is Source.POLICY else 0
         self._sources[answer.source] += 1
         if self._evaluation is not None:
             return
-        assert now.executed_action is not None  # only the observation after a reset comes without
         report = self.report
         report.env_steps += 1
         report.policy_actions += answer.source is Source.POLICY
@@ -308,6 +328,7 @@ class Actor:
     # Episodes
 
     def _begin_episode(self) -> None:
+        self._asked_arm = ""  # whether or not it is the one that was asked
         self._episode += 1
         self._return, self._steps, self._lags = 0.0, 0, 0
         self._sources: Counter[Source] = Counter()
@@ -319,9 +340,9 @@ class Actor:
 
     def _end_episode(self, last: TimeStep) -> None:
         evaluation = self._evaluation
-        helped = self._sources[Source.INTERVENTION] > 0  # then it is not the policy that succeeded
+        helped = self._sources[Source.INTERVENTION] > 0 or self._rival_at >= self._episode_started
         if evaluation is not None:
-            evaluation.record(last.success and not helped)
+            evaluation.record(last.success and not helped)  # otherwise it is not the policy that succeeded
         else:
             self.report.episodes += 1
             self._episodes_since_evaluation += 1
@@ -360,6 +381,7 @@ class Actor:
         """Bring the report up to date and return it."""
         report = self.report
         report.state, report.text = self._describe()
+        report.observation_age, report.resetting = self._clock() - self._last_seen, self._is_resetting
         if self._applied:
             report.policy_age = max(0.0, (self._wall_ns() - self._applied.stamp) / 1e9)
         sources = self._recent_sources
@@ -380,10 +402,16 @@ class Actor:
                                "ROS_DOMAIN_ID and namespace, and past its start-up?")
         silence = self._clock() - self._last_seen
         if self._current is None or silence > max(SILENCE, 2.0 / self.spec.control_rate):
+            if self._is_resetting:
+                state = ActorState.EVALUATING if self._evaluation is not None else ActorState.WAITING_FOR_ARM
+                return state, f"waiting until the arm has reset: {silence:.1f} s so far"
             return ActorState.WAITING_FOR_ARM, f"no observation for {silence:.1f} s: is the arm driver running?"
         if waits_for is ActorState.WAITING_FOR_BUDGET:
             return waits_for, (f"waiting for the learner: {self.sender.next_sequence - 1} training steps taken, "
                                f"{self.sender.budget} released")
+        if self._clock() - self._rival_at < SILENCE:
+            state = ActorState.EVALUATING if self._evaluation is not None else ActorState.ACTING
+            return state, RIVAL.format(printable(self._rival))
         if self._evaluation is not None:
             done = self._evaluation
             return ActorState.EVALUATING, f"evaluation {done.number}: {done.successes} of {done.episodes} successful"

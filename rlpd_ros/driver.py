@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
@@ -33,7 +34,8 @@ class Cameras(Protocol):
 class Driver:
     """Step ``arm`` with the actions that answer its observations.
 
-    In lockstep each action is executed as it comes, and an observation that nobody answers is published again. In real
+    In lockstep each action is executed as it comes, and an observation that nobody answers is published again; beyond
+    ``max_age`` s the arm is observed afresh instead, since the world does not wait even where the arm does. In real
     time ``tick``, called at the control rate, executes the answer that came in time or holds the arm still, and then
     observes afresh: an answer to an older observation is late and is not executed.
 
@@ -42,7 +44,8 @@ class Driver:
     """
 
     def __init__(self, arm: ArmDriver, out: DriverOutputs, session: str, repeat_period: float,
-                 clock: Callable[[], float], wall_ns: Callable[[], int], cameras: Cameras | None = None) -> None:
+                 clock: Callable[[], float], wall_ns: Callable[[], int], cameras: Cameras | None = None,
+                 max_age: float = math.inf) -> None:
         self.spec: SpaceSpec = arm.spec
         if cameras is not None:
             twice = {f.name for f in arm.spec.observation} & {f.name for f in cameras.fields}
@@ -54,6 +57,7 @@ class Driver:
         self._unseen: TimeStep | None = None  # waits for the cameras
         self.overruns = 0
         self._repeat_period = repeat_period
+        self._max_age = max_age
         self._arm = arm
         self._out = out
         self._session = session
@@ -61,7 +65,7 @@ class Driver:
         self._wall_ns = wall_ns
         self._now: TimeStep | None = None
         self._episode = 0
-        self._published_at = 0.0
+        self._observed_at = self._published_at = 0.0
         self._pending: ActionRecord | None = None
 
     def reset(self) -> None:
@@ -96,7 +100,9 @@ class Driver:
         elif self._now is None:
             return
         elif self.spec.lockstep:
-            if self._clock() - self._published_at >= self._repeat_period:
+            if not self._now.last and self._clock() - self._observed_at >= self._max_age:
+                self._observe_again(self._now)
+            elif self._clock() - self._published_at >= self._repeat_period:
                 self._send(self._now)
         elif self._now.last:
             self._arm.hold()
@@ -117,14 +123,15 @@ class Driver:
             return
         self._publish(TimeStep(
             self._session, self._episode, self._now.step + 1, result.observation, result.reward, result.terminated,
-            result.truncated, result.success, result.executed_action, Source(action.source), self._wall_ns()))
+            result.truncated, result.success, result.executed_action, Source(action.source), action.session,
+            self._wall_ns()))
 
     def _observe_again(self, now: TimeStep) -> None:
         self._publish(replace(now, observation=self._arm.hold().observation, stamp=self._wall_ns()))
 
     def _publish(self, now: TimeStep) -> None:
         """Publish what is observed, or wait until the cameras show it too."""
-        self._now, self._unseen = None, None
+        self._now, self._unseen, self._observed_at = None, None, self._clock()
         if self._cameras is not None:
             try:
                 images = self._cameras.look(now.stamp)

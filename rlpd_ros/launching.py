@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from launch_ros.actions import Node
 
 from rlpd_ros.errors import USER_ERROR
 from rlpd_ros.graph import MAX_RESPAWNS, RESPAWN_DELAY, RESPAWN_WINDOW, Process
+from rlpd_ros.untrusted import parse_json
 
 
 def to_action(process: Process, log_level: str) -> Node:
@@ -48,7 +48,7 @@ def prepared(values: Mapping[str, str], *arguments: str) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip())
-    return json.loads(done.stdout)
+    return parse_json(done.stdout)
 
 
 def split(text: str) -> tuple[str, ...]:

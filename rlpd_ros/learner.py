@@ -41,6 +41,7 @@ class LearnerOutputs(ReceiptOutputs, PublicationOutputs, Protocol):
 
     def store(self, record: TransitionRecord) -> None: ...  # in the log of transitions
     def save(self, agent: Agent, metadata: dict[str, Any]) -> None: ...  # or DataError
+    def publish_status(self) -> None: ...
 
 
 class Learner:
@@ -81,6 +82,7 @@ class Learner:
         self._receipts = Receipts(self.intake, self.report, out, session, spec.lockstep, config.training_starts,
                                   config.steps_ahead, clock)
 
+        self._compiled: set[int] = set()  # numbers of demonstrations per batch that the update is compiled for
         self._info: Mapping[str, Any] = {}  # of the last step
         self._before: Mapping[str, Any] = {}  # of the one before
         self._distances: list[Any] = []  # of policy and demonstration actions, of the steps since the last log
@@ -122,13 +124,14 @@ class Learner:
                       f"episodes successful after {self.report.env_steps} environment steps")
         if episodes < self.config.eval_episodes or rate < self.config.success_target:
             return
+        self._settle()  # it may be the one that is just out
         if self._publications.get(version):
             low, high = wilson_interval(successes, episodes)
             self.finish(f"success rate {rate:.0%} in {episodes} greedy episodes (95 % confidence: {low:.0%} to "
                         f"{high:.0%})", version)
         else:
-            self._out.warn(f"version {version} is good enough, but it is of an earlier life of the learner and not "
-                           "here any more: going on")
+            self._out.warn(f"version {version} is good enough, but not here any more: it is of an earlier life of the "
+                           "learner, or its actor was not heard for too long: going on")
 
     def restore(self, record: TransitionRecord) -> None:
         """Take one transition out of the log of an earlier life of this run."""
@@ -154,7 +157,8 @@ class Learner:
     def train(self) -> bool:
         """Do one gradient step if there is reason to; return whether it was done.
 
-        The step is dispatched, not awaited: the caller can receive messages while it is computed.
+        The step is dispatched, not awaited: the caller can receive messages while it is computed. Only compilation is
+        awaited, of the first step and of the first with demonstrations; the status says so before.
         """
         self._end_at_limit()
         self._compute_features()
@@ -163,11 +167,17 @@ class Learner:
         if self.report.state != LearnerState.TRAINING:
             return False
         config, report = self.config, self.report
+        demonstrations = self._demonstrations_per_batch()
+        if demonstrations not in self._compiled:
+            self._compiled.add(demonstrations)
+            report.compiling = True
+            self._out.publish_status()  # the last one for some seconds
         batch = symmetric_batches(self.online, self.demos, self.agent.config.utd_ratio, config.batch_size, self._rng)
         for value in self._before.values():  # at most two steps are under way: one waits while one is computed
             value.block_until_ready()
         self._before = self._info
-        self.agent, self._info = self.agent.update(batch, self._demonstrations_per_batch())
+        self.agent, self._info = self.agent.update(batch, demonstrations)
+        report.compiling = False
         if DISTANCE in self._info:
             self._distances.append(self._info[DISTANCE])
         report.gradient_step += 1
@@ -220,6 +230,9 @@ class Learner:
             return LearnerState.FILLING, f"filling the online buffer: {len(self.online)} of {config.training_starts}"
         if self.spec.lockstep and report.gradient_step >= report.env_steps - config.training_starts:
             return LearnerState.WAITING_FOR_DATA, "every stored transition has been trained on: waiting for more"
+        if report.compiling:
+            kind = "with" if self._demonstrations_per_batch() else "without"
+            return LearnerState.TRAINING, f"compiling the update {kind} demonstrations: some seconds of silence"
         return LearnerState.TRAINING, f"training: gradient step {report.gradient_step}"
 
     def publish(self) -> None:
@@ -359,7 +372,7 @@ class Learner:
         return self._actors.at(self._clock())
 
     def _applied_versions(self) -> set[int]:
-        return {actor.applied_version for actor in self._live_actors().values()}
+        return self._actors.versions_in_use(self._clock())
 
     def lowest_applied_version(self) -> tuple[int, int]:
         """Return the oldest version that a live actor acts on (0: one has none), and how many actors live."""

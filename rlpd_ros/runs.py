@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import math
 import numbers
@@ -103,6 +104,22 @@ class RunDirectory:
         if lacking:
             raise DataError(f"{run.path}: not a run: it has no {' and no '.join(f'{n}/' for n in lacking)}")
         return run
+
+    def lock(self) -> int:
+        """Keep other learners out until the descriptor that is returned is closed, at most while this process lives.
+
+        Raises ConfigError if one is in the run already. Where the file system knows no locks there is none.
+        """
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(folder)
+            raise ConfigError(f"run: another learner is at work in {self.path}: stop it, or give this one a run of its "
+                              "own") from error
+        except OSError:
+            pass
+        return folder
 
     @staticmethod
     def fresh_name(root: str | Path, now: datetime | None = None) -> str:

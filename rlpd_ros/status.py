@@ -58,6 +58,8 @@ class ActorReport:
     transitions_resent: int = 0
     transitions_lost: int = 0
     spool_error: str = ""
+    observation_age: float = 0.0
+    resetting: bool = False
     overruns: int = 0
     inference_ms: float = 0.0
     messages_refused: int = 0
@@ -84,6 +86,7 @@ class LearnerReport:
     host: str = HOST
     run: str = ""
     state: int = LearnerState.WAITING_FOR_SPACE
+    compiling: bool = False
     text: str = ""
     incompatible_qos: str = ""
     space_fingerprint: str = ""

@@ -36,9 +36,17 @@ EXPERTS = (Source.INTERVENTION, Source.DEMONSTRATION)
 """Whose actions are worth imitating."""
 
 
+MAX_KIND = 64  # characters of a node's name in the names of its sessions
+
+
 def new_session(kind: str) -> str:
     """Name one life of one process, e.g. "actor-3fa9c1d2": a restarted process is a new session."""
     return f"{kind}-{secrets.token_hex(4)}"
+
+
+def session_kind(node: str) -> str:
+    """Return the kind of an actor's sessions, after the full name of its node: "left.actor" of /left/actor."""
+    return node.strip("/").replace("/", ".")[-MAX_KIND:]
 
 
 def fingerprint(data: bytes | str) -> str:
@@ -209,6 +217,7 @@ class TimeStep:
     success: bool = False
     executed_action: np.ndarray | None = None
     source: Source = Source.HOLD
+    actor: str = ""  # session of whose action was executed; empty: not told
     stamp: int = 0  # ns
 
     @property

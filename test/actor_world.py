@@ -49,6 +49,7 @@ class World:
         self.sent: list[TransitionRecord] = []
         self.episodes: list[EpisodeSummary] = []
         self.resets = 0
+        self.resetting = False
         self.said: list[str] = []
         self.warnings: list[str] = []
         settings = ActorConfig(**config)

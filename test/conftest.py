@@ -62,6 +62,8 @@ class Graph:
         self._executor.remove_node(node)
         if properly and hasattr(node, "close"):
             node.close()
+        elif hasattr(node, "_lock"):
+            os.close(node._lock)  # as the kernel does
         node.destroy_node()
 
     def listen(self, *topics: qos.Topic) -> None:

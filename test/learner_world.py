@@ -16,7 +16,7 @@ from rlpd_ros.rl.agent import Agent
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 from rlpd_ros.rl.policy import Policy
 from rlpd_ros.settings import LearnerConfig
-from rlpd_ros.status import ActorReport
+from rlpd_ros.status import ActorReport, ActorState, LearnerReport
 from rlpd_ros.types import (
     Acknowledgement,
     EpisodeSummary,
@@ -55,6 +55,7 @@ class World:
         self.under_way: list[tuple[Callable[[], PolicySnapshot], Future[PolicySnapshot]]] = []
         self.saved: list[dict[str, Any]] = []
         self.rows: list[tuple[str, int, Mapping[str, Any]]] = []
+        self.statuses: list[LearnerReport] = []  # that could not wait
         self.said: list[str] = []
         self.warnings: list[str] = []
         agent = Agent.create(spec, NETWORK, AGENT, 0)
@@ -101,6 +102,9 @@ class World:
             raise DataError("/runs/x/checkpoints: cannot write checkpoint: No space left on device")
         self.saved.append(metadata)
 
+    def publish_status(self) -> None:
+        self.statuses.append(replace(self.learner.status()))
+
     def measure(self, table: str, step: int, values: Mapping[str, Any]) -> None:
         self.rows.append((table, step, values))
 
@@ -121,8 +125,9 @@ class World:
         for sequence in range(1, count + 1):
             self.intake.receive_demonstration(make_record(sequence, session, 100.0))
 
-    def hear(self, session: str = "actor-1", version: int = 0) -> None:
-        self.learner.hear(ActorReport(session, applied_version=version, applied_gradient_step=version))
+    def hear(self, session: str = "actor-1", version: int = 0, state: ActorState = ActorState.ACTING) -> None:
+        self.learner.hear(ActorReport(session, state=state, applied_version=version,
+                                      applied_gradient_step=version))
 
     def train(self, limit: int = 1000) -> int:
         """Train until there is no reason to; return the number of steps."""

@@ -221,6 +221,49 @@ def test_an_arm_that_falls_silent_is_missed() -> None:
     assert waits_for(world)[0] is ActorState.WAITING_FOR_ARM
 
 
+def test_an_arm_that_resets_is_waited_for_and_asked_once() -> None:
+    world = World()
+    world.actor.offer(snapshot())
+    world.run_episode(1)
+    world.resetting = True
+    last = replace(world.observe(1, truncated=True))
+    world.now += 60.0
+    assert waits_for(world) == (ActorState.WAITING_FOR_ARM, "waiting until the arm has reset: 60.0 s so far")
+    report = world.actor.status()
+    assert (report.resetting, report.observation_age) == (True, 60.0)
+    world.actor.observe(last)  # an arm that shows its state meanwhile
+    assert world.resets == 1
+    world.begin()
+    assert waits_for(world)[0] is ActorState.ACTING
+    assert not world.actor.status().resetting
+
+
+def test_an_arm_that_was_started_again_has_not_been_asked_to_reset() -> None:
+    world = World()
+    world.actor.offer(snapshot())
+    world.run_episode(1)
+    world.resetting = True  # and it will be for ever: who was asked is dead
+    world.arm = "arm-2"
+    world.begin()
+    assert not world.actor.status().resetting
+    last = world.advance(truncated=True)
+    assert world.resets == 2
+    world.actor.observe(replace(last, session="arm-3"))
+    assert world.resets == 3
+
+
+def test_an_evaluation_goes_on_while_the_arm_resets() -> None:
+    world = World(eval_every=1, eval_episodes=20)
+    world.actor.offer(snapshot())
+    world.run_episode(1)
+    world.run_episode(1)
+    world.resetting = True
+    world.actor.offer(snapshot(2))  # waits for the end of it
+    world.now += 60.0
+    assert waits_for(world) == (ActorState.EVALUATING, "waiting until the arm has reset: 60.0 s so far")
+    assert world.actor.status().applied_version == 1
+
+
 def test_saturation_is_measured() -> None:
     world = World(deterministic=True)
     params = {**PARAMS[0]}

@@ -37,6 +37,47 @@ def test_what_was_executed_is_what_is_stored() -> None:
     np.testing.assert_array_equal(world.sent[1].final_observation.state, third.observation.state)
 
 
+def test_a_person_who_takes_over_on_the_arm_itself_is_learned_from_as_one() -> None:
+    world = World()
+    world.actor.offer(snapshot(4))
+    world.begin()
+    world.advance(source=Source.INTERVENTION)
+    world.advance(source=Source.POLICY, truncated=True)
+    by_hand, by_policy = world.sent
+    assert (by_hand.source, by_hand.policy_version, by_hand.asked_action) == (Source.INTERVENTION, 0, None)
+    assert (by_policy.source, by_policy.policy_version) == (Source.POLICY, 4)
+    assert by_policy.asked_action is not None
+    report = world.actor.status()
+    assert (report.intervention_actions, report.policy_actions) == (1, 1)
+    assert world.episodes[0].intervention_actions == 1
+
+
+def test_steps_of_another_actor_on_the_same_arm_are_not_taken_for_ones_own() -> None:
+    world = World(eval_every=0)
+    world.actor.offer(snapshot(4))
+    world.begin()
+    world.advance(actor="actor-1")
+    world.advance(actor="actor-2")
+    assert [record.step for record in world.sent] == [0]
+    assert world.warnings == ["another actor, actor-2, moves this arm too: stop one of the two"]
+    assert world.actor.status().text == world.warnings[0]
+    world.advance(actor="actor-1", truncated=True)
+    assert [record.step for record in world.sent] == [0, 2]
+    world.now += 3.0
+    world.begin()
+    assert "another actor" not in world.actor.status().text
+
+
+def test_a_success_with_another_actor_on_the_arm_is_none_of_the_policys() -> None:
+    world = World(eval_every=1)
+    world.actor.offer(snapshot(4))
+    world.run_episode(2)
+    world.begin()
+    world.advance(actor="actor-2")
+    world.advance(actor="actor-1", terminated=True, success=True)
+    assert (world.episodes[-1].evaluation_successes, world.episodes[-1].evaluation_episodes) == (0, 1)
+
+
 @pytest.mark.parametrize(("terminated", "truncated"), [(True, False), (False, True)])
 def test_the_end_of_an_episode_is_kept_as_it_was(terminated: bool, truncated: bool) -> None:
     world = World()

@@ -17,7 +17,7 @@ from rlpd_ros.data.demonstrations import DemonstrationManifest
 from rlpd_ros.diagnosis import CHECKS, LANGUAGES, Evidence, Level, diagnose, faults, troubleshooting_rows
 from rlpd_ros.diagnosis.collector import Collector
 from rlpd_ros.diagnosis.connection import MARKS, WIRES
-from rlpd_ros.diagnosis.evidence import CameraSight, Endpoint, Graph, LocalProcess, Machine, Mismatch
+from rlpd_ros.diagnosis.evidence import CameraSight, Endpoint, Graph, LocalProcess, Machine, Mismatch, Sample, Track
 from rlpd_ros.diagnosis.local import KNOWN, kind_of, processes
 from rlpd_ros.installation import share
 from rlpd_ros.ros import middleware
@@ -87,6 +87,27 @@ def evidence(learner: dict | None = None, actor: dict | None = None, earlier_lea
     return found
 
 
+def heard(*lives: tuple[ActorReport | LearnerReport, float, float]) -> dict[str, Track]:
+    """Make the tracks of sessions that were heard twice a second, from and until so many s before now."""
+    tracks = {}
+    for report, first, last in lives:
+        tracks[report.session] = track = Track()
+        for i in range(int((first - last) / 0.5) + 1):
+            at = NOW - first + 0.5 * i
+            track.samples.append(Sample(at, at, report))
+    return tracks
+
+
+def twice(kind: str, name: str = "", without: tuple[str, ...] = (), **since: float) -> Graph:
+    """Make a graph in which one kind of node is there twice, perhaps by another name or not on all topics."""
+    first = [replace(end, gid="first") for end in wires().endpoints]
+    second = [replace(end, node=name or end.node, gid="second") for end in first
+              if end.node == NAMES[kind] and end.topic not in without]
+    nodes = {**wires().nodes, name or NAMES[kind]: 0.0}
+    return replace(wires(), nodes=nodes, endpoints=(*first, *second), since=since or dict.fromkeys(
+        ("first", "second"), NOW - 1.0))
+
+
 def verdict(found: Evidence) -> str:
     named = faults(diagnose(found))
     return named[0].check.name if named else ""
@@ -105,6 +126,9 @@ def process(kind: str, **changes) -> Machine:
 
 
 OTHER = replace(SPACE, control_rate=20.0)
+LEARNER_2 = replace(LEARNER, session="learner-2")
+ACTOR_2 = replace(ACTOR, session="actor-2")
+SECOND_DRIVER = replace(PROCESSES[2], pid=200)
 FAULTS = {
     "failed": {"learner": {"state": LearnerState.FAILED, "text": "not finite"}},
     "disk": {"learner": {"store_error": "no space left"}},
@@ -117,6 +141,15 @@ FAULTS = {
     "domain range": {"graph": wires(without="learner"), "learners": {}, "machine": process("learner", discovery="OFF")},
     "domain elsewhere": {"graph": replace(wires(without="learner"), elsewhere={"learner": "/l"}), "learners": {},
                          "machine": machine_without("learner")},
+    "duplicates": {"learners": heard((LEARNER, 9.0, 0.0), (LEARNER_2, 2.0, 0.0))},
+    "duplicates actors": {"actors": heard((ACTOR, 9.0, 0.0), (ACTOR_2, 2.0, 0.0)), "graph": twice("actor")},
+    "duplicates actors of other names": {
+        "actors": heard((ACTOR, 9.0, 0.0), (replace(ACTOR, session="mine-2"), 2.0, 0.0)),
+        "graph": twice("actor", "/mine")},
+    "duplicates drivers": {"graph": twice("arm_driver"), "machine": replace(
+        MACHINE, processes=(*PROCESSES, SECOND_DRIVER))},
+    "duplicates drivers elsewhere": {"graph": twice("arm_driver", first=NOW - 99.0, second=NOW - 30.0),
+                                     "machine": EMPTY},
     "qos": {"graph": wires(mismatches=(Mismatch("policy_params", "/learner", "/actor", "best effort"),))},
     "connections": {"graph": wires(unplugged="policy_params")},
     "connections out": {"graph": wires(unplugged="transitions")},
@@ -142,6 +175,12 @@ FAULTS = {
                 "actor": {"state": ActorState.WAITING_FOR_ARM}},
     "cameras often late": {"cameras": {"wrist": CameraSight(NOW - 1.0, True, False, "3 of the last 10 waited")}},
     "arm": {"actor": {"state": ActorState.WAITING_FOR_ARM}},
+    "arm that hangs soon after its start": {"machine": process("arm_driver", age=20.0), "actor": {
+        "state": ActorState.WAITING_FOR_ARM, "observation_age": 6.0}},
+    "arm that never comes back from a reset": {"actor": {
+        "state": ActorState.WAITING_FOR_ARM, "resetting": True, "observation_age": 130.0}},
+    "arm that never comes back from one in an evaluation": {"actor": {
+        "state": ActorState.EVALUATING, "resetting": True, "observation_age": 130.0}},
     "buffers": {"machine": replace(MACHINE, shm_free=1000, processes=(replace(PROCESSES[0], shared_memory=True),
                                                                     *PROCESSES[1:]))},
     "buffers network": {"machine": replace(MACHINE, socket_buffer=1000), "actor": {"host": "another"}},
@@ -166,8 +205,8 @@ FAULTS = {
     "q_values": {"learner": {"q_mean": -90.0}},
     "q_values that swing": {"earlier_learner": {"q_mean": -90.0}},
     "began_anew": {"learner": {"restored_env_steps": 1500}},
-    "random_actions": {"actor": {"random_steps": 1_000_000}},
-    "random_actions long": {"actor": {"random_steps": 3000}},
+    "random_actions": {"actor": {"random_steps": 1_000_000, "random_share": 1.0}},
+    "random_actions long": {"actor": {"random_steps": 3000, "random_share": 1.0}},
     "clock": {"late": -60.0},
     "clock a little": {"late": -2.0},
     "overruns": {"actor": {"overruns": 50}, "earlier_actor": {"overruns": 0}},
@@ -205,10 +244,38 @@ HARMLESS = {
     "an evaluation keeps its version": {"actor": {"applied_version": 20, "state": ActorState.EVALUATING}},
     "an evaluation brings no data": {"learner": {"data_age": 100.0}, "actor": {"state": ActorState.EVALUATING}},
     "a learner compiles silently": {"silent": "learner", "learner": {"gradient_step": 0}},
+    "a learner compiles again, for demonstrations": {"silent": "learner", "learner": {"compiling": True}},
+    "a learner that was killed lives on as another": {"learners": heard((LEARNER, 9.0, 2.0), (LEARNER_2, 1.5, 0.0))},
+    "an actor that was killed lives on as another": {
+        "actors": heard((ACTOR, 9.0, 2.0), (ACTOR_2, 1.5, 0.0)), "graph": twice("actor")},
+    "an arm driver that was killed lingers in the graph": {
+        "graph": twice("arm_driver", first=NOW - 99.0, second=NOW - 15.0)},
+    "one of two drivers that was killed lingers in the graph": {
+        "graph": replace(twice("arm_driver"), endpoints=(
+            *twice("arm_driver").endpoints, Endpoint("space_spec", "/arm_driver2", True, "third"))),
+        "machine": replace(MACHINE, processes=(*PROCESSES, SECOND_DRIVER))},
+    "two actors with an arm each": {
+        "actors": heard((ACTOR, 9.0, 0.0), (replace(ACTOR, session="actor2-2"), 9.0, 0.0)),
+        "graph": twice("actor", "/actor2", ("observation", "action"))},
+    "two actors with an arm each in their namespaces": {
+        "actors": heard((ACTOR, 9.0, 0.0), (replace(ACTOR, session="right.actor-2"), 9.0, 0.0)),
+        "graph": twice("actor", "/right/actor")},
+    "an arm resets for long": {"learner": {"data_age": 60.0}, "actor": {
+        "state": ActorState.WAITING_FOR_ARM, "resetting": True, "observation_age": 60.0}},
+    "an arm resets in an evaluation": {"learner": {"data_age": 60.0}, "actor": {
+        "state": ActorState.EVALUATING, "resetting": True, "observation_age": 60.0, "applied_version": 20}},
+    "an arm has just reset": {"learner": {"data_age": 60.0}, "earlier_actor": {"resetting": True}},
+    "an arm driver that was started again resets": {"machine": process("arm_driver", age=50.0), "actor": {
+        "state": ActorState.WAITING_FOR_ARM, "observation_age": 55.0}},
+    "an arm's first reset takes long": {"machine": process("arm_driver", age=60.0), "learner": {
+        "gradient_step": 0, "state": LearnerState.FILLING, "data_age": -1.0}, "actor": {
+        "state": ActorState.WAITING_FOR_ARM, "observation_age": 55.0, "env_steps": 0}},
     "an actor is starting": {"silent": "actor", "machine": process("actor", age=5.0)},
     "a node is starting": {"graph": wires(without="actor"), "actors": {}, "machine": process("actor", age=5.0)},
     "another run is elsewhere": {"machine": replace(MACHINE, processes=(
         *PROCESSES, *(replace(p, domain=9, pid=p.pid + 10) for p in PROCESSES)))},
+    "random steps of an earlier life": {"actor": {"random_steps": 2100, "env_steps": 50, "random_share": 0.5}},
+    "random steps of which none is taken": {"actor": {"random_steps": 5000}},
     "random steps that end in time": {"actor": {"random_steps": 2200}, "learner": {"gradient_step": 0}},
     "negative rewards": {"learner": {"reward_seen": 0.0, "reward_lowest": -16.0, "env_steps": 9000, "q_mean": -200.0}},
     "training is over": {"learner": {"state": LearnerState.FINISHED}, "graph": wires(without="actor"), "actors": {},
@@ -255,11 +322,22 @@ def test_a_whole_run_in_another_namespace_does_not_explain_it_either():
     ({"graph": wires(without="learner"), "learners": {}, "machine": EMPTY}, "it has died since it sent version 40"),
     ({"graph": wires(without="actor"), "actors": {}, "machine": EMPTY}, "it has died after 2100 environment steps"),
     ({"graph": wires(without="arm_driver"), "machine": EMPTY}, "it was not started, or runs where"),
+    (FAULTS["duplicates drivers"], "2 arm drivers observe in namespace /: /arm_driver, /arm_driver; on this machine "
+                                   "process 102 since 100 s, process 200 since 100 s"),
+    (FAULTS["duplicates actors of other names"], f"actor-1 ({HOST}), mine-2 ({HOST})"),
     ({"actor": {"network_fingerprint": "other"}}, "learner net, actor other"),
     ({"actor": {"network_fingerprint": "other", "refusal": "hidden_dims"}}, "hidden_dims"),
 ])
 def test_what_is_known_of_a_fault_is_told(changes, says):
     assert says in faults(diagnose(evidence(**changes)))[0].summary.en
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_what_bags_of_demonstrations_lack_is_told(complete):
+    findings = diagnose(evidence(manifest=replace(MANIFEST, complete=complete)))
+    (finding,) = [finding for finding in findings if finding.check.name == "demonstrations"]
+    assert finding.level is Level.OK
+    assert ("their bags lack records" in finding.summary.en) != complete
 
 
 def test_a_finding_is_short_whatever_names_strangers_give():
@@ -269,7 +347,7 @@ def test_a_finding_is_short_whatever_names_strangers_give():
 
 
 def test_an_error_goes_before_a_warning_that_could_cause_it():
-    found = evidence(actor={"random_steps": 1_000_000}, learner={"parameter_change": 0.0})
+    found = evidence(actor={"random_steps": 1_000_000, "random_share": 1.0}, learner={"parameter_change": 0.0})
     assert [f.check.name for f in faults(diagnose(found))] == ["frozen", "random_actions"]
 
 
@@ -292,6 +370,14 @@ def test_a_node_that_gave_up_an_endpoint_just_now_is_ending_and_not_remapped():
                              (4.0, wires(unplugged="observation"), "connections")):
         collector.look(graph, MACHINE, NOW + at)
         assert verdict(evidence(graph=replace(collector.evidence.graph, nodes=graph.nodes))) == found
+
+
+def test_two_publishers_of_one_node_s_name_are_told_apart_and_keep_their_times():
+    collector = Collector(1)
+    for at, graph in ((0.0, wires()), (1.0, twice("arm_driver")), (2.0, twice("arm_driver"))):
+        collector.look(graph, MACHINE, NOW + at)
+    assert {gid: since - NOW for gid, since in collector.evidence.graph.since.items()} == {"first": 1.0, "second": 1.0}
+    assert [end.gid for end in collector.evidence.graph.publishers("observation")["/"]] == ["first", "second"]
 
 
 def test_deaths_are_counted_for_a_minute_and_only_here():

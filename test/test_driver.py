@@ -64,8 +64,7 @@ class World:
         self.warnings: list[str] = []
         self.now = 0.0
         self.arm = PointArm(lockstep)
-        self.driver = Driver(self.arm, self, "arm-1", 0.2, lambda: self.now, self._stamp,
-                             cameras)
+        self.driver = Driver(self.arm, self, "arm-1", 0.2, lambda: self.now, self._stamp, cameras, max_age=2.0)
         self.driver.reset()
 
     def _stamp(self) -> int:
@@ -92,7 +91,7 @@ def test_an_answer_is_executed_once_and_what_was_executed_is_told() -> None:
     world.answer(1.0, step=0, stamp=first.stamp)  # the same answer again
     assert len(world.observations) == 2
     second = world.observations[1]
-    assert (second.step, second.source) == (1, Source.POLICY)
+    assert (second.step, second.source, second.actor) == (1, Source.POLICY, "actor-1")
     np.testing.assert_allclose(second.executed_action, [0.8])
     np.testing.assert_allclose(second.observation.state, [0.4])
 
@@ -123,6 +122,31 @@ def test_an_unanswered_observation_is_repeated_in_lockstep() -> None:
     world.now = 0.25
     world.driver.tick()
     assert world.observations[1] is world.observations[0]
+
+
+def test_in_lockstep_nothing_is_answered_that_was_seen_long_ago() -> None:
+    """The arm waits, the world around a real one does not."""
+    world = World(lockstep=True)
+    old = world.observations[0]
+    world.arm.x = 0.3  # somebody pushes it
+    for world.now in (1.0, 1.9):
+        world.driver.tick()
+        assert world.observations[-1] is old
+    world.now = 2.0
+    world.driver.tick()
+    fresh = world.observations[-1]
+    assert (fresh.episode, fresh.step, world.arm.holds, world.driver.overruns) == (old.episode, old.step, 1, 0)
+    np.testing.assert_allclose(fresh.observation.state, [0.3])
+    world.answer(1.0, stamp=old.stamp)
+    assert world.arm.steps == 0, "an answer to what was seen before"
+    world.answer(1.0)
+    assert world.arm.steps == 1
+    for _ in range(2):
+        world.answer(0.1)
+    last = world.observations[-1]
+    world.now = 10.0
+    world.driver.tick()
+    assert world.observations[-1] is last, "what an episode ended with stays as it was"
 
 
 def test_in_real_time_the_answer_waits_for_the_tick_and_a_late_one_is_not_executed() -> None:

@@ -15,7 +15,8 @@ from rlpd_ros.data.living_actors import ALIVE, MAX_ACTORS
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.agent import Agent
 from rlpd_ros.ros import messages, qos
-from rlpd_ros.status import LearnerState
+from rlpd_ros.status import ActorState, LearnerState
+from rlpd_ros.types import Source
 
 # Receipts
 
@@ -138,6 +139,23 @@ def test_every_mini_batch_is_half_demonstrations_and_they_come_last() -> None:
         np.testing.assert_allclose(following, numbers + 1, atol=1e-3)
         np.testing.assert_array_equal(batch.masks, np.round(numbers) % LENGTH != 0)
     assert len({batch.observations["state"].tobytes() for batch, _ in seen}) == len(seen)
+
+
+def test_before_it_compiles_it_says_that_it_will_be_silent() -> None:
+    world = World()
+    world.feed(1, 12)
+    assert world.train() == 2
+    (first,) = world.statuses
+    assert (first.compiling, first.gradient_step) == (True, 0)
+    assert first.text == "compiling the update without demonstrations: some seconds of silence"
+    world.feed(13, 20, source=Source.INTERVENTION)
+    assert not world.learner.status().compiling
+    world.train()
+    second = world.statuses[-1]
+    assert len(world.statuses) == 2
+    assert (second.compiling, second.gradient_step) == (True, 2)
+    assert second.text == "compiling the update with demonstrations: some seconds of silence"
+    assert not world.learner.status().compiling
 
 
 def test_without_demonstrations_no_row_is_taken_for_one() -> None:
@@ -282,8 +300,24 @@ def test_the_policy_under_evaluation_stays_available_and_others_do_not() -> None
         world.hear("actor-1", version=2)
         world.train(1)
     world.learner.finish_episode(evaluation(20, 20, version=1))
-    assert "version 1 is good enough, but it is of an earlier life" in world.warnings[0]
+    assert "version 1 is good enough, but not here any more: it is of an earlier life" in world.warnings[0]
     assert world.learner.status().state == LearnerState.TRAINING
+    world.learner.finish_episode(evaluation(20, 20, version=2))
+    assert world.learner.result is world.policies[1]
+
+
+def test_an_evaluation_outlives_a_gap_in_the_actors_network() -> None:
+    world = World(REAL_TIME, success_target=0.95, eval_episodes=20, steps_per_update=1)
+    world.learner.publish()
+    world.feed(1, 20)
+    world.train(2)
+    world.hear("actor-1", version=2, state=ActorState.EVALUATING)
+    world.hear("actor-2", version=1, state=ActorState.ACTING)
+    for _ in range(60):
+        world.now += 5.0  # nobody is heard
+        world.train(1)
+    world.learner.finish_episode(evaluation(20, 20, version=1))
+    assert "version 1 is good enough, but not here" in world.warnings[0]
     world.learner.finish_episode(evaluation(20, 20, version=2))
     assert world.learner.result is world.policies[1]
 

@@ -97,6 +97,8 @@ class LossyWorld:
     def act(self, action) -> None:
         self.link(lambda: self.driver.act(action))
 
+    resetting = False  # a call may be lost, and its answer too
+
     def reset_arm(self) -> None:
         self.link(self._reset)
 

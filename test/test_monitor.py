@@ -61,6 +61,24 @@ def test_the_monitor_tells_every_check_with_its_remedy(graph):
     assert found["rlpd: clock"].level in (DiagnosticStatus.OK, DiagnosticStatus.STALE)
 
 
+def test_two_actors_of_one_name_on_the_same_arm_are_found(graph):
+    graph.listen(qos.DIAGNOSTICS)
+    graph.add(MonitorNode, period=0.2)
+
+    def duplicates():
+        last = graph.last(qos.DIAGNOSTICS)
+        return next((s for s in last.status if s.name == "rlpd: duplicates"), None) if last else None
+
+    first = graph.add(ActorNode, hidden_dims=[8])
+    graph.until(lambda: (s := duplicates()) and s.level == DiagnosticStatus.OK)
+    second = graph.add(ActorNode, hidden_dims=[8])
+    found = graph.until(lambda: (s := duplicates()) and s.level == DiagnosticStatus.ERROR and s, "both")
+    assert "2 actors command the arm in namespace /: actor-" in found.message
+    assert all(actor._session in found.message for actor in (first, second))
+    graph.remove(second)
+    graph.until(lambda: duplicates().level == DiagnosticStatus.OK, "one only")
+
+
 BEST_EFFORT = {"qos_overrides./policy_params.publisher.reliability": "best_effort"}
 
 
@@ -149,6 +167,21 @@ def test_a_run_tells_afterwards_what_went_wrong(run, capsys, name):
         (run.logs / f"{node}.log").write_text(text)
     status, told = ask(str(run.path), capsys=capsys)
     assert (status, told["verdict"]) == (1, name), told["checks"][0]
+
+
+BEGINS, FAILS = f"{INFO}[learner]: waiting for space_spec from the arm driver\n", LEFT["failed"][1]["learner"]
+ENDS = f"{INFO}[learner]: finished: max_steps 900 reached\n"
+
+
+@pytest.mark.parametrize(("log", "cause"), [
+    (BEGINS + ENDS + BEGINS + FAILS, "failed"), (BEGINS + FAILS + BEGINS + ENDS, None)],
+    ids=["failed after it had finished", "finished after it had failed"])
+def test_how_the_last_life_of_a_run_ended_is_told(run, capsys, log, cause):
+    record(run)
+    run.write_summary({"success_rate": None, "eval_episodes": 0, "env_steps": 900, "gradient_steps": 900, "wall_s": 9.0,
+                       "seed": 0, "preset": "", "outcome": "max_steps 900 reached"})
+    (run.logs / "learner.log").write_text(log)
+    assert ask(str(run.path), capsys=capsys)[1]["verdict"] == cause
 
 
 def test_a_refusal_that_was_followed_by_an_application_is_none(run):

@@ -29,6 +29,14 @@ def test_a_new_run_has_its_folders_and_opens_again(tmp_path, run):
     assert RunDirectory.open(run.path) == run
 
 
+def test_one_learner_at_a_time_is_in_a_run(run):
+    held = run.lock()
+    with pytest.raises(ConfigError, match=r"another learner is at work in .*first: stop it"):
+        run.lock()
+    os.close(held)
+    os.close(run.lock())
+
+
 def test_an_existing_run_is_not_overwritten(tmp_path, run):
     (run.metrics / "kept").write_text("x")
     with pytest.raises(ConfigError, match=r"'first'.*exists already.*another name.*--resume"):

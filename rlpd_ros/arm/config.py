@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from rlpd_ros.config import parameter
-from rlpd_ros.errors import ConfigError
+from rlpd_ros.errors import ConfigError, DataError
+from rlpd_ros.untrusted import parse_json
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class ArmConfig(MujocoArmConfig, GymnasiumArmConfig):
 def json_object(name: str, text: str) -> dict[str, Any]:
     """Return the JSON object that a parameter holds. Raises ConfigError with the parameter's ``name``."""
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
+        value = parse_json(text)
+    except DataError as error:
         raise ConfigError(f"{name}: expected a JSON object, found {text!r}: {error}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{name}: expected a JSON object, found {text!r}")

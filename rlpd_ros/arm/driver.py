@@ -55,7 +55,7 @@ class ArmDriver(Protocol):
         """
 
     def telemetry(self) -> Telemetry | None:
-        """Return joint state and tool pose, or None where the arm does not tell."""
+        """Return joint state and tool pose; None, each time, where the arm does not tell, or publishes them itself."""
 
     def expert(self, noise: float = 0.0, seed: int = 0) -> Expert | None:
         """Return a scripted expert for the task, or None where there is none.

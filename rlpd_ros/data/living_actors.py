@@ -7,10 +7,11 @@ import math
 
 from rlpd_ros.data.ledger import Ledger
 from rlpd_ros.errors import DataError
-from rlpd_ros.status import ActorReport, LearnerReport
+from rlpd_ros.status import ActorReport, ActorState, LearnerReport
 from rlpd_ros.untrusted import expect_name
 
 ALIVE = 3.0  # s after which an actor that says nothing is not counted any more
+AWAITED = 600.0  # s after which the outcome of an evaluation is not waited for: an actor may lose its network
 MAX_ACTORS = 256  # that may live at a time: bounds what strangers can claim
 HIGHEST = 2**32 - 1  # version of an actor that the status can tell, whatever an actor claims
 
@@ -29,7 +30,9 @@ class LivingActors:
         before = self._heard.get(actor.session)
         if before is None:
             expect_name("session", actor.session)
-            self._heard = {session: heard for session, heard in self._heard.items() if now - heard[1] < ALIVE}
+            self._forget(now, AWAITED)
+            if len(self._heard) >= MAX_ACTORS:
+                self._forget(now, ALIVE)
             if len(self._heard) >= MAX_ACTORS:
                 raise DataError(f"session {actor.session}: more than {MAX_ACTORS} actors at a time")
         self._heard[actor.session] = (actor, now)
@@ -38,6 +41,14 @@ class LivingActors:
     def at(self, now: float) -> dict[str, ActorReport]:
         """Return the reports of those that live, by session."""
         return {session: report for session, (report, at) in self._heard.items() if now - at < ALIVE}
+
+    def versions_in_use(self, now: float) -> set[int]:
+        """Return the versions that those who live act on, and those of evaluations whose end may yet be told."""
+        return {report.applied_version for report, at in self._heard.values()
+                if now - at < (AWAITED if report.state == ActorState.EVALUATING else ALIVE)}
+
+    def _forget(self, now: float, silence: float) -> None:
+        self._heard = {session: heard for session, heard in self._heard.items() if now - heard[1] < silence}
 
     def count(self, report: LearnerReport, ledger: Ledger, now: float) -> None:
         """Write into ``report`` what the learner has of each that lives, and what each acts on."""

@@ -62,10 +62,11 @@ class Collector:
 
     def look(self, graph: Graph, machine: Machine, at: float) -> None:
         """Take a look at the graph and at this machine; a node that is seen again keeps its first time."""
-        before = self.evidence.graph.nodes if self.evidence.graph else {}
+        before = self.evidence.graph or Graph()
         known = {e: seen for e, seen in self._endpoints.items() if at - seen < LEAVING}
         self._endpoints = known | dict.fromkeys(graph.endpoints, at)
-        self.evidence.graph = replace(graph, nodes={node: before.get(node, at) for node in graph.nodes},
+        self.evidence.graph = replace(graph, nodes={node: before.nodes.get(node, at) for node in graph.nodes},
+                                      since={e.gid: before.since.get(e.gid, at) for e in graph.endpoints},
                                       leaving=frozenset(e.node for e in known.keys() - set(graph.endpoints)))
         self.evidence.machine = machine
         self._count_deaths(machine, at)

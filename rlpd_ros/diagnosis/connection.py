@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from rlpd_ros.diagnosis.evidence import ALIVE, Evidence, Graph, LocalProcess, compiling
+from rlpd_ros.diagnosis.evidence import ALIVE, Evidence, Graph, LocalProcess, Track, compiling
 from rlpd_ros.diagnosis.finding import NO_ACTOR, NO_GRAPH, Outcome, Text, check, error, of_graph, ok, unknown
 from rlpd_ros.status import HOST, ActorReport, ActorState, LearnerReport, LearnerState
 
@@ -20,7 +20,7 @@ WIRES = (
 
 SETTLED = 1.0  # s after which all endpoints of a node have been discovered
 STARTING = 40.0  # s that a node may take from its start until it is heard: imports, compilation
-RESETTING = 8.0  # s that an arm driver which is started again may take
+RESETTING = 120.0  # s that an arm may take to reset, perhaps with a person's help
 COMPILING = 120.0  # s that a learner may take to compile its update
 UNHEARD = 1.7  # s after which a node that is there must have been heard for the first time
 SILENT = 4.0  # s without a status, of which there are two a second
@@ -244,18 +244,33 @@ def _silence(evidence: Evidence, graph: Graph, kind: str) -> float:
 
 @check("arm", Text("The arm answers", "机械臂有响应"),
        Text("The actor waits for observations", "执行器在等待观测"),
-       Text("Look at the arm driver's output: is the arm switched on, unlocked and its cable plugged? Restart the driver.",
-            "查看机械臂驱动节点的输出：机械臂是否上电、解锁、接好线缆？重启驱动节点。"))
+       Text("Look at the arm driver's output: is the arm switched on, unlocked and its cable plugged? If the arm stands still, "
+            "restart the driver.",
+            "查看机械臂驱动节点的输出：机械臂是否上电、解锁、接好线缆？若机械臂静止不动，重启驱动节点。"))
 def arm(evidence: Evidence) -> Outcome:
     tracks = evidence.actor_tracks
     for track in tracks:
         before = track.since(evidence.now - 2.5)
-        waits = (ActorState.WAITING_FOR_ARM, ActorState.WAITING_FOR_SPACE)
-        patience = RESETTING if track.last.env_steps else STARTING
-        if evidence.live and track.last.state in waits and before.state in waits and track.span() >= 2.0 and not any(
-                p.age < patience for kind in ("arm_driver", "actor") for p in evidence.machine.here(kind)):
+        if evidence.live and _lacks_arm(track.last) and _lacks_arm(before) and track.span() >= 2.0 and not _may_take_long(
+                evidence, track):
             return error(f"the actor gets no observations: {track.last.text}", f"执行器收不到观测：{track.last.text}")
     return ok("the actor gets observations", "执行器收到观测") if tracks else NO_ACTOR
+
+
+def _lacks_arm(actor: ActorReport) -> bool:
+    return actor.resetting or actor.state in (ActorState.WAITING_FOR_ARM, ActorState.WAITING_FOR_SPACE)
+
+
+def _may_take_long(evidence: Evidence, track: Track[ActorReport]) -> bool:
+    """Tell whether there is a good reason for an actor to have no observation yet: a reset, or a start."""
+    actor, machine = track.last, evidence.machine
+    silence = actor.observation_age + evidence.now - track.heard_at
+    if actor.resetting:
+        return silence < RESETTING
+    unseen = [p for p in machine.processes if (p.node, p.domain) == ("arm_driver", machine.domain)
+              and (p.age < silence or not actor.env_steps)]  # a driver begins with a reset
+    return any(p.age < RESETTING for p in unseen) or (
+        not actor.env_steps and any(p.age < STARTING for p in machine.here("actor")))
 
 
 CHECKS = (domain, qos, connections, restarts, nodes, blocked, arm)

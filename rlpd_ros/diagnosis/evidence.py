@@ -77,6 +77,11 @@ class Endpoint:
     topic: str  # relative to the namespace examined
     node: str  # with its namespace
     publishes: bool
+    gid: str = field(default="", compare=False)  # tells those of two nodes of one name apart
+
+    @property
+    def namespace(self) -> str:
+        return self.node.rpartition("/")[0] or "/"
 
 
 @dataclass(frozen=True)
@@ -92,19 +97,29 @@ class Mismatch:
 @dataclass(frozen=True)
 class Graph:
     """The ROS graph: node -> when it was first seen; endpoints; topics of this package in other namespaces; what does
-    not fit together; nodes that gave up an endpoint just now, as one that ends does one after another."""
+    not fit together; nodes that gave up an endpoint just now, as one that ends does one after another; endpoint, by its
+    gid -> when it was first seen."""
 
     nodes: dict[str, float] = field(default_factory=dict)
     endpoints: tuple[Endpoint, ...] = ()
     elsewhere: dict[str, str] = field(default_factory=dict)  # kind of node -> its namespace
     mismatches: tuple[Mismatch, ...] = ()
     leaving: frozenset[str] = frozenset()
+    since: dict[str, float] = field(default_factory=dict)
 
     def nodes_that_publish(self, topic: str) -> set[str]:
         return {e.node for e in self.endpoints if e.publishes and e.topic == topic}
 
     def nodes_that_subscribe(self, topic: str) -> set[str]:
         return {e.node for e in self.endpoints if not e.publishes and e.topic == topic}
+
+    def publishers(self, topic: str) -> dict[str, list[Endpoint]]:
+        """Return those of a topic by the namespace of their nodes: of two nodes of one name, both."""
+        found: dict[str, list[Endpoint]] = {}
+        for end in self.endpoints:
+            if end.publishes and end.topic == topic:
+                found.setdefault(end.namespace, []).append(end)
+        return found
 
 
 @dataclass(frozen=True)
@@ -148,8 +163,11 @@ class Machine:
 
     def here(self, node: str) -> list[LocalProcess]:
         """Return the local processes of a kind of node that belong to the graph examined."""
-        return [p for p in self.processes if p.node == node and p.domain == self.domain
-                and p.namespace == self.namespace]
+        return self.nodes(node, self.namespace)
+
+    def nodes(self, node: str, namespace: str) -> list[LocalProcess]:
+        """Return those in a namespace: each of several arms has its own."""
+        return [p for p in self.processes if (p.node, p.domain, p.namespace) == (node, self.domain, namespace)]
 
 
 @dataclass
@@ -189,8 +207,10 @@ class Evidence:
         return living or tracks[:1]
 
     @property
-    def evaluating(self) -> bool:
-        return any(track.last.state == ActorState.EVALUATING for track in self.actor_tracks)
+    def pausing(self) -> bool:
+        """Tell whether an actor evaluates or its arm resets, or did just now: it brings no data then."""
+        return any(report.state == ActorState.EVALUATING or report.resetting for track in self.actor_tracks
+                   for report in (track.last, track.since(self.now - ALIVE)))
 
     @property
     def ended(self) -> bool:
@@ -211,6 +231,6 @@ class Evidence:
 
 
 def compiling(learner: LearnerReport) -> bool:
-    """Tell whether the learner is about to do its first step: compiling it keeps a learner silent for a while."""
+    """Tell whether the learner compiles, or what comes before its first step does: it is silent for a while."""
     near = learner.online_buffer_size >= 0.5 * learner.training_starts
-    return learner.gradient_step == learner.restored_gradient_step and near
+    return learner.compiling or (learner.gradient_step == learner.restored_gradient_step and near)

@@ -38,10 +38,10 @@ def evidence_of_run(path: Path, patience: int) -> Evidence:
     if not (policies or episodes or learned or evidence.errors):
         return evidence
     learner = _learner(parameters, learned, policies, episodes)
-    _read_learner_log(learner, logs["learner"])
-    learner.demo_error = evidence.errors.get("demo_loader", "")
     if run.summary.exists():
         learner.state = LearnerState.FINISHED
+    _read_learner_log(learner, logs["learner"])
+    learner.demo_error = evidence.errors.get("demo_loader", "")
     actor = _actor(parameters, policies, episodes, logs["actor"])
     _add(evidence.learners, learner)
     if episodes or policies:
@@ -103,18 +103,21 @@ def _actor(parameters: Mapping[str, Any], policies: Columns, episodes: Columns, 
 
 def _read_learner_log(learner: LearnerReport, log: list[str]) -> None:
     """Take from the log what is in no table: why learning failed, what could not be stored, another space."""
+    failure = ""
     for line in log:
         text = line.partition("]: ")[2]
         if text.startswith("not finite at") or "action is not finite" in text:
-            learner.state, learner.text = LearnerState.FAILED, text
+            failure = text
         elif ". Nothing is acknowledged until" in text:
             learner.store_error = text.partition(". Nothing is")[0]
         elif text.startswith("transitions can be stored again"):
             learner.store_error = ""
         elif text.startswith("the arm driver's space differs"):
             learner.space_difference = text.partition(": ")[2]
-        elif text.startswith("resumed"):
-            learner.store_error = learner.space_difference = ""
+        elif text.startswith(("waiting for space_spec", "resumed")):  # another life
+            failure = learner.store_error = learner.space_difference = ""
+    if failure:  # a summary is older: who has finished learns no more
+        learner.state, learner.text = LearnerState.FAILED, failure
     learner.incompatible_qos = _refused_connections(log)
     learner.network_fingerprint = "the learner's"
 

@@ -97,15 +97,15 @@ def random_actions(evidence: Evidence) -> Outcome:
         return NO_ACTOR
     for track in evidence.actor_tracks:
         actor = track.last
-        left = actor.random_steps - actor.env_steps
+        done = max(actor.env_steps, learner.env_steps if learner else 0)  # a run has its random steps once
         planned = learner.max_env_steps if learner and learner.max_env_steps else RANDOM_LONG
         useless = actor.random_steps >= min(planned, RANDOM_LONG) or (learner and learner.gradient_step >= TRAINED)
-        if left > 0 and useless:
-            return warn(f"{actor.env_steps} of {actor.random_steps} random_steps done: {actor.random_share:.0%} of the last 1,000 "
+        if done < actor.random_steps and actor.random_share and useless:
+            return warn(f"{done} of {actor.random_steps} random_steps done: {actor.random_share:.0%} of the last 1,000 "
                         f"actions were random; the learner has done {learner.gradient_step if learner else 0} steps",
-                        f"random_steps 已执行 {actor.env_steps} / {actor.random_steps}：最近 1000 个动作中 {actor.random_share:.0%} 是"
+                        f"random_steps 已执行 {done} / {actor.random_steps}：最近 1000 个动作中 {actor.random_share:.0%} 是"
                         f"随机的；学习器已训练 {learner.gradient_step if learner else 0} 步",
-                        random_share=actor.random_share, random_steps=actor.random_steps, env_steps=actor.env_steps)
+                        random_share=actor.random_share, random_steps=actor.random_steps, env_steps=done)
     share = max(track.last.random_share for track in evidence.actor_tracks)
     return ok(f"{share:.0%} of the last 1,000 actions were random", f"最近 1000 个动作中 {share:.0%} 是随机的", random_share=share)
 

@@ -110,7 +110,7 @@ def stale_data(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
     rising = learner.gradient_step > before.gradient_step
     lockstep = evidence.space is not None and evidence.space.lockstep
     behind = learner.env_steps > learner.gradient_step + learner.training_starts  # so that the actor has to wait for it
-    if evidence.live and rising and not (lockstep and behind) and learner.data_age > STALE and not evidence.evaluating:
+    if evidence.live and rising and not (lockstep and behind) and learner.data_age > STALE and not evidence.pausing:
         return warn(f"no new transition for {learner.data_age:.0f} s while the learner went from step {before.gradient_step} to "
                     f"{learner.gradient_step}",
                     f"{learner.data_age:.0f} 秒没有新的转移，学习器却从第 {before.gradient_step} 步走到第 {learner.gradient_step} 步",

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rlpd_ros.diagnosis import connection, exposure, inputs, learning, machine, policy, training
+from rlpd_ros.diagnosis import connection, duplicates, exposure, inputs, learning, machine, policy, training
 from rlpd_ros.diagnosis.evidence import Evidence
 from rlpd_ros.diagnosis.finding import Check, Finding, Level, Text
 from rlpd_ros.untrusted import printable
 
 CHECKS: tuple[Check, ...] = (
-    training.failed, machine.disk, connection.domain, connection.qos, connection.connections, connection.restarts,
-    connection.blocked, inputs.spaces, inputs.demonstrations, connection.nodes, inputs.cameras, connection.arm,
-    machine.buffers, inputs.network, *policy.CHECKS[:3], inputs.demo_rewards, training.training_starts, training.transitions,
-    policy.policy_lag, learning.frozen, learning.q_values, learning.began_anew, policy.random_actions,
+    training.failed, machine.disk, connection.domain, *duplicates.CHECKS, connection.qos, connection.connections,
+    connection.restarts, connection.blocked, inputs.spaces, inputs.demonstrations, connection.nodes, inputs.cameras,
+    connection.arm, machine.buffers, inputs.network, *policy.CHECKS[:3], inputs.demo_rewards, training.training_starts,
+    training.transitions, policy.policy_lag, learning.frozen, learning.q_values, learning.began_anew, policy.random_actions,
     machine.clock, machine.overruns, inputs.demo_actions, training.stale_data, learning.entropy, *policy.LATE_CHECKS,
     *learning.LATE_CHECKS, *training.LATE_CHECKS, *exposure.CHECKS)
 """In the order in which one fault brings about another: of several that are bad, the first is the cause."""

@@ -26,13 +26,19 @@ from rlpd_ros.ros.main import run_node, wall_ns
 from rlpd_ros.ros.parameters import declare, own_seed
 from rlpd_ros.settings import ActorConfig, ActorNodeConfig
 from rlpd_ros.status import ActorReport, ActorState, LearnerReport
-from rlpd_ros.types import ActionRecord, EpisodeSummary, PolicySnapshot, SpaceSpec, TransitionRecord, new_session
+from rlpd_ros.types import (
+    ActionRecord,
+    EpisodeSummary,
+    PolicySnapshot,
+    SpaceSpec,
+    TransitionRecord,
+    new_session,
+    session_kind,
+)
 from rlpd_ros.untrusted import Refusals
 
 TICK = 0.05  # s between looks for what is due again
-MAX_KIND = 64  # characters of the node's name in the names of its sessions
 MAX_EPISODES = 2**31 - 1  # that a policy is played if nobody says how many
-RESET_PATIENCE = 30.0  # s to wait for the arm's answer to a reset before asking again
 
 
 class ActorNode(Node):
@@ -47,12 +53,11 @@ class ActorNode(Node):
             episodes = node_config.episodes or MAX_EPISODES
             self._config = replace(self._config, eval_episodes=episodes, eval_min_episodes=episodes)
         self._spool = spools.open_folder(node_config, self.get_fully_qualified_name())
-        self._name = self.get_fully_qualified_name().strip("/").replace("/", ".")[-MAX_KIND:]
-        self._session = new_session(self._name)
+        self._kind = session_kind(self.get_fully_qualified_name())
+        self._session = new_session(self._kind)
         self._actor: Actor | None = None
         self._early_policy = None  # arrived before the space
         self._reset_call: Future | None = None
-        self._reset_at = 0.0
         self._told_at = -1.0  # of a policy
         self._offered = self._published = ("", 0)  # session and version of the policy that came last, that is out
 
@@ -85,7 +90,7 @@ class ActorNode(Node):
             differences = "; ".join(self._actor.spec.difference(spec, "before", "now"))
             self.warn(f"the arm driver's space has changed: {differences}. Starting over with the new one")
             self._actor.sender.close()
-            self._session = new_session(self._name)
+            self._session = new_session(self._kind)
         policy.compile()  # now, so that no control step waits for it
         gc.freeze()  # nor for a search through all that the compiler left behind
         self._actor = Actor(self._config, policy, spec, self, self._sender(spec), time.monotonic, wall_ns)
@@ -95,6 +100,7 @@ class ActorNode(Node):
         self.say(f"space {spec.fingerprint} of {spec.robot}, network {policy.fingerprint}: {what}")
         if self._played is not None:
             self._play(self._actor, self._played)
+        self._offered = ("", 0)  # whatever was judged by another space shall come again
         if self._early_policy is not None:
             self._on_policy(self._early_policy)
         self._publish_status()
@@ -134,10 +140,7 @@ class ActorNode(Node):
 
     def _on_observation(self, message) -> None:
         if self._actor is not None:
-            now = messages.to_time_step(message, self._actor.spec)
-            if now.step == 0:
-                self._reset_call = None  # whether or not the arm that was asked still lives: an episode has begun
-            self._actor.observe(now)
+            self._actor.observe(messages.to_time_step(message, self._actor.spec))
 
     def _on_policy(self, message) -> None:
         self._offered = message.session, message.version
@@ -162,6 +165,8 @@ class ActorNode(Node):
             self._actor.intervene(messages.to_action(message).action)
 
     def _on_tick(self) -> None:
+        if self.resetting and not self._reset.service_is_ready():
+            self._reset_call = None  # who is gone never answers
         if self._actor is not None:
             self._actor.tick()
         self._space.check(missing=self._actor is None)
@@ -185,13 +190,12 @@ class ActorNode(Node):
     def finish_episode(self, summary: EpisodeSummary) -> None:
         self._episodes.publish(messages.from_fields(qos.EPISODE.type, summary, wall_ns()))
 
+    @property
+    def resetting(self) -> bool:
+        return self._reset_call is not None and not self._reset_call.done()
+
     def reset_arm(self) -> None:
-        """Ask for a new episode, once: resetting takes an arm a while."""
-        now = time.monotonic()
-        if self._reset_call is not None and not self._reset_call.done() and now - self._reset_at < RESET_PATIENCE:
-            return
-        if self._reset.service_is_ready():
-            self._reset_call, self._reset_at = self._reset.call_async(Trigger.Request()), now
+        self._reset_call = self._reset.call_async(Trigger.Request()) if self._reset.service_is_ready() else None
 
     def say(self, text: str) -> None:
         """Print a line, policies at most once a second."""

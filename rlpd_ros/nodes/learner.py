@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -55,6 +56,7 @@ class LearnerNode(Node):
         self._devices = find_devices(
             self._node_config.devices, num_qs=self._agent_config.num_qs, batch_size=self._config.batch_size)
         self._run = RunDirectory.open(self._node_config.run)
+        self._lock = self._run.lock()  # two would overwrite each other's log
         self._session = new_session("learner")
         self._started = False
         self._early: dict[str, tuple[Any, Any]] = {}  # topic -> callback and newest message before the space came
@@ -127,6 +129,7 @@ class LearnerNode(Node):
             self.say(f"resumed {self._run.path} at learner step {learner.report.gradient_step}: "
                      f"online buffer size: {len(learner.online)}")
         learner.report.version = max(learner.report.version, self._last_version())
+        self._run.summary.unlink(missing_ok=True)  # it goes on: how it ended is not known yet
         self._log = log
         self._learner = learner
         self._started = True
@@ -173,12 +176,12 @@ class LearnerNode(Node):
             busy = self._learner.train() or self._learner.backlog > 0
             self._learner.service()
         if time.monotonic() - self._status_at >= self._config.status_period:
-            self._publish_status()
+            self.publish_status()
         if self._started and self._learner.report.state == LearnerState.FINISHED:
             self._finish()
         return busy
 
-    def _publish_status(self) -> None:
+    def publish_status(self) -> None:
         self._status_at = time.monotonic()
         if self._started:
             report = self._learner.status()
@@ -256,7 +259,7 @@ class LearnerNode(Node):
             from rlpd_ros.report import write_report  # what draws plots takes long to import, and the arm would wait
 
             self._finished_at = time.monotonic()
-            self._publish_status()
+            self.publish_status()
             try:
                 save_policy(self._run.policy, self._learner.result)
                 self._summarise()
@@ -283,6 +286,7 @@ class LearnerNode(Node):
             if self._started and self._learner.report.state != LearnerState.FINISHED:
                 self._learner.save()
             self._metrics.close()
+            os.close(self._lock)
 
 
 def main() -> int:

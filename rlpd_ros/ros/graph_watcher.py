@@ -76,8 +76,8 @@ class GraphWatcher:
         for topic, name in names:
             publishers = _known(node.get_publishers_info_by_topic(name))
             subscribers = _known(node.get_subscriptions_info_by_topic(name))
-            endpoints += [Endpoint(topic, _name(info), True) for info in publishers]
-            endpoints += [Endpoint(topic, _name(info), False) for info in subscribers]
+            endpoints += [Endpoint(topic, _name(info), True, _gid(info)) for info in publishers]
+            endpoints += [Endpoint(topic, _name(info), False, _gid(info)) for info in subscribers]
             mismatches += [Mismatch(topic, _name(offered), _name(asked), reason) for offered in publishers
                            for asked in subscribers if (reason := _why_not(offered, asked))]
         return Graph({e.node: now for e in endpoints}, tuple(endpoints), self._elsewhere(arms), tuple(mismatches))
@@ -138,6 +138,10 @@ def _known(infos: list) -> list:
 
 def _name(info) -> str:
     return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+
+
+def _gid(info) -> str:
+    return bytes(info.endpoint_gid).hex()
 
 
 def _why_not(offered, asked) -> str:

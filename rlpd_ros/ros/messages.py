@@ -121,7 +121,7 @@ def from_time_step(now: TimeStep, spec: SpaceSpec) -> msg.Observation:
     message = msg.Observation(
         session=now.session, episode=now.episode, step=now.step, reward=float(now.reward),
         terminated=bool(now.terminated), truncated=bool(now.truncated), success=bool(now.success),
-        source=int(now.source))
+        source=int(now.source), actor=now.actor)
     _set_header(message, now.stamp, spec.frame_id)
     _fill_observation(message.state, message.images, now.observation, spec)
     if now.executed_action is not None:
@@ -137,7 +137,7 @@ def to_time_step(message: Any, spec: SpaceSpec) -> TimeStep:
     return TimeStep(
         message.session, message.episode, message.step, _to_observation("", message.state, message.images, spec),
         message.reward, message.terminated, message.truncated, message.success, executed if executed.size else None,
-        _source(message.source), stamp_of(message))
+        _source(message.source), message.actor, stamp_of(message))
 
 
 def from_action(record: ActionRecord) -> msg.Action:

@@ -134,6 +134,18 @@ def arm_driver_hangs() -> None:
     _stop_after("rlpd_ros.arm.mujoco_arm", "MujocoArm", "step", for_ever)
 
 
+def arm_driver_unhurried() -> None:
+    """Take 12 s for a reset."""
+    arm = import_module("rlpd_ros.arm.mujoco_arm").MujocoArm
+    reset = arm.reset
+
+    def slow(*arguments, **named):
+        time.sleep(12.0)
+        return reset(*arguments, **named)
+
+    arm.reset = slow
+
+
 def arm_driver_unrewarded() -> None:
     """Give no reward, whatever happens."""
     arm = import_module("rlpd_ros.arm.mujoco_arm").MujocoArm

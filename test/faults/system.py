@@ -105,6 +105,13 @@ class System:
             self.watcher.spin(0.05)
             assert time.monotonic() < deadline, self.tails()
 
+    def wait_for_log(self, name: str, words: str) -> None:
+        """Wait until a node has said these words."""
+        deadline = time.monotonic() + DEADLINE
+        while words not in (self._logs / f"{name}.log").read_text():
+            self.watcher.spin(0.05)
+            assert time.monotonic() < deadline, self.tails()
+
     def wait_for_deaths(self, name: str, count: int) -> None:
         """Wait until a node that is started again each time has died so often."""
         while self.deaths.get(name, 0) < count:

@@ -78,6 +78,8 @@ class Loop:
     def act(self, action: Any) -> None:
         self._events.append(lambda: self._driver.act(action))
 
+    resetting = False  # it takes no time
+
     def reset_arm(self) -> None:
         self._events.append(self._driver.reset)
 
@@ -103,7 +105,7 @@ class Loop:
     def ignore(self, *_: object) -> None:
         """There is neither a disk nor anybody who reads."""
 
-    store = flush = save = say = finish_episode = ignore
+    store = flush = save = publish_status = say = finish_episode = ignore
 
     # The loop
 

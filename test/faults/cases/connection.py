@@ -9,6 +9,7 @@ import signal
 from system import System
 
 from cases.case import case, stands_still, waits_for_policy, with_actor
+from rlpd_ros.runs import RunDirectory
 from rlpd_ros.status import ActorState
 
 
@@ -29,6 +30,41 @@ def learner_that_nobody_can_discover(system: System) -> None:
 def learner_in_another_namespace(system: System) -> None:
     system.start("learner", namespace="left")
     with_actor(system, "learner")
+
+
+def sessions(system: System, kind: str, count: int) -> None:
+    """Wait until so many sessions of one kind of node have been heard."""
+    heard: set[str] = set()
+
+    def several(learner, actor) -> bool:
+        heard.add({"learner": learner, "actor": actor}[kind].session)
+        return len(heard) >= count
+
+    system.wait(several)
+
+
+@case("duplicates")
+def second_learner(system: System) -> None:
+    system.start_all()
+    system.wait_for_training()
+    system.start("learner", node="learner2", run=str(RunDirectory.create(system.folder, "second").path))
+    sessions(system, "learner", 2)
+
+
+@case("duplicates")
+def second_actor_on_the_same_arm(system: System) -> None:
+    system.start_all()
+    system.wait_for_training()
+    system.start("actor", node="actor2")
+    sessions(system, "actor", 2)
+
+
+@case("duplicates")
+def second_driver_of_the_same_arm(system: System) -> None:
+    system.start_all()
+    system.wait_for_training()
+    system.start("arm_driver", node="arm_driver2")
+    system.wait_for_log("arm_driver2", "driving")
 
 
 @case("qos", learner={"qos_overrides./policy_params.publisher.reliability": "best_effort"})

@@ -35,6 +35,13 @@ def healthy_evaluating(system: System) -> None:
     system.wait(lambda learner, actor: actor.state == ActorState.EVALUATING)
 
 
+@case(None, actor={"eval_every": 1, "eval_episodes": 200, "eval_min_episodes": 200})
+def healthy_arm_that_resets_slowly(system: System) -> None:
+    system.start_all("arm_driver")
+    system.start("arm_driver", fault="unhurried")
+    system.wait(lambda learner, actor: actor.state == ActorState.EVALUATING and actor.resetting)
+
+
 @case(None)
 def healthy_resumed(system: System) -> None:
     system.start_all()
