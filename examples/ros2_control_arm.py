@@ -112,16 +112,17 @@ class Connection:
 
 
 class Ros2ControlArm:
-    """Move the joints of a ros2_control arm to a goal that is elsewhere in each episode. Implements ``ArmDriver``.
+    """Move joints of a ros2_control arm to a goal that is elsewhere in each episode. Implements ``ArmDriver``.
 
-    Action (n): the joints' motions in units of ``scale``. Observation (2n): the joints' positions and the way from
-    there to the goal, rad. Reward 1 and termination when each joint is within REACHED of the goal.
+    Action (m): the motions of the first ``moved`` joints in units of ``scale``. Observation (2m): their positions and
+    the way from there to the goal, rad. Reward 1 and termination when each of them is within REACHED of the goal.
     """
 
     def __init__(
             self, config: DriverConfig, *,
             joints: Sequence[str] = ("shoulder_pan_joint", "shoulder_lift_joint", "elbow_joint", "wrist_1_joint",
-                                     "wrist_2_joint", "wrist_3_joint"),  # all that the controller moves
+                                     "wrist_2_joint", "wrist_3_joint"),  # all that the controller has
+            moved: int = 3,  # how many of them, from the first, the policy moves; the others stay at home
             home: Sequence[float] = (0.0, -1.57, 1.57, -1.57, -1.57, 0.0),  # where episodes begin, rad
             joint_range: float = 0.5,  # rad that each joint may go from home, to either side
             scale: float = 0.05,  # rad per control period, for an action of 1
@@ -131,10 +132,12 @@ class Ros2ControlArm:
             max_state_age: float = 0.2,  # s; positions that were heard earlier do not count
             state_topic: str = "/joint_states",
             command_topic: str = "/joint_trajectory_controller/joint_trajectory") -> None:
-        n = len(joints)
+        n, m = len(joints), moved
         if len(home) != n:
             raise ConfigError(f"home: expected {n} positions, as many as joints, found {list(home)}")
-        self._config, self._home = config, np.array(home, np.float64)
+        if not 1 <= m <= n:
+            raise ConfigError(f"moved: expected 1 to {n}, the number of joints, found {m}")
+        self._config, self._home, self._moved = config, np.array(home, np.float64), m
         self._range, self._scale, self._max_lead = joint_range, scale, max_lead
         self._low, self._high = self._home - joint_range, self._home + joint_range
         self._period = 1.0 / config.control_rate
@@ -144,11 +147,11 @@ class Ros2ControlArm:
         self.spec = SpaceSpec(
             robot="ros2_control", frame_id="base_link", control_rate=config.control_rate, lockstep=config.lockstep,
             max_episode_steps=config.max_episode_steps or 40,
-            observation=(SpaceField.box("joint_position", self._low, self._high, "rad"),
-                         SpaceField.box("goal_offset", self._low - self._high, self._high - self._low, "rad")),
-            action=(SpaceField.box("joint_motion", [-scale] * n, [scale] * n, "rad"),))
-        self._goal = self._commanded = self._home
-        self._executed = np.zeros(n, np.float32)
+            observation=(SpaceField.box("joint_position", self._low[:m], self._high[:m], "rad"),
+                         SpaceField.box("goal_offset", [-2 * joint_range] * m, [2 * joint_range] * m, "rad")),
+            action=(SpaceField.box("joint_motion", [-scale] * m, [scale] * m, "rad"),))
+        self._goal, self._commanded = self._home[:m], self._home
+        self._executed = np.zeros(m, np.float32)
         self._steps, self._over = 0, True
         self._connection = Connection(joints, state_topic, command_topic, max_state_age)
         self._close = weakref.finalize(self, self._connection.close)  # by ``close``, or when this is garbage
@@ -158,7 +161,8 @@ class Ros2ControlArm:
             self._rng = np.random.default_rng(seed)
         self._over = True
         position = self._go_home()
-        self._goal = self._home + self._rng.uniform(-GOALS * self._range, GOALS * self._range, self._home.size)
+        farthest = GOALS * self._range
+        self._goal = self._home[:self._moved] + self._rng.uniform(-farthest, farthest, self._moved)
         self._executed = np.zeros_like(self._executed)
         self._steps, self._over = 0, False
         return self._observe(position)
@@ -166,12 +170,14 @@ class Ros2ControlArm:
     def step(self, action: np.ndarray) -> StepResult:
         if self._over:
             raise DataError("step: the episode is over; reset the arm first")
-        admitted = admit_action(action, self._home.size, self._executed, self._config.max_action_change)
-        motion = self._move(self._scale * admitted, self._connection.position())
+        admitted = admit_action(action, self._moved, self._executed, self._config.max_action_change)
+        asked = np.zeros_like(self._home)
+        asked[:self._moved] = self._scale * admitted
+        motion = self._move(asked, self._connection.position())[:self._moved]
         self._executed = (motion / self._scale).astype(np.float32).clip(-1.0, 1.0)
         position = self._connection.next_position()  # no DataError from here on: the arm has moved
         self._steps += 1
-        success = bool((np.abs(self._goal - position) < REACHED).all())
+        success = bool((np.abs(self._goal - position[:self._moved]) < REACHED).all())
         truncated = not success and self._steps >= self.spec.max_episode_steps
         self._over = success or truncated
         return StepResult(self._observe(position), float(success), success, truncated, success, self._executed.copy())
@@ -187,10 +193,10 @@ class Ros2ControlArm:
         return None  # the arm's own driver publishes joint_states
 
     def expert(self, noise: float = 0.0, seed: int = 0) -> Expert:
-        rng, n = np.random.default_rng(seed), self._home.size
+        rng, m = np.random.default_rng(seed), self._moved
 
         def act(observation: Observation) -> np.ndarray:
-            motion = observation.state[n:] / self._scale + noise * rng.standard_normal(n)
+            motion = observation.state[m:] / self._scale + noise * rng.standard_normal(m)
             return np.clip(motion, -1.0, 1.0).astype(np.float32)
 
         return act
@@ -200,7 +206,8 @@ class Ros2ControlArm:
         self._close()  # a finalizer does its work once
 
     def _observe(self, position: np.ndarray) -> Observation:
-        state = np.concatenate([position, self._goal - position]).astype(np.float32)
+        moved = position[:self._moved]
+        state = np.concatenate([moved, self._goal - moved]).astype(np.float32)
         return Observation(clip(state, *self.spec.state_bounds))  # a joint at a limit is measured beyond it at times
 
     def _move(self, motion: np.ndarray, position: np.ndarray) -> np.ndarray:

@@ -60,7 +60,7 @@ ARMS = {
     "own with a camera": ArmConfig(arm="reach_seen:SeenReachArm", max_episode_steps=6),
     "own with a driver in ROS": ArmConfig(
         arm="ros2_control_arm:Ros2ControlArm", control_rate=20.0, max_episode_steps=6,
-        arm_kwargs='{"joints": ["elbow", "wrist"], "home": [0.5, -1.5], "max_speed": 2, "home_speed": 2, '
+        arm_kwargs='{"joints": ["elbow", "wrist"], "home": [0.5, -1.5], "moved": 2, "max_speed": 2, "home_speed": 2, '
                    '"max_state_age": 1}'),
     "dict": ArmConfig(arm="gymnasium", gym_env_id="rlpd_test/Tray-v0", max_episode_steps=6),
 }

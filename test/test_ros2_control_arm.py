@@ -23,7 +23,7 @@ import ros2_control_arm
 
 JOINTS, HOME = ("elbow", "wrist"), (0.5, -1.5)
 RATE = 50.0  # Hz
-QUICK = {"max_speed": 5.0, "home_speed": 5.0, "max_state_age": 1.0}
+QUICK = {"moved": 2, "max_speed": 5.0, "home_speed": 5.0, "max_state_age": 1.0}
 
 
 @pytest.fixture
@@ -79,6 +79,14 @@ def test_commands_stay_within_speed_and_range(robot, make):
     np.testing.assert_allclose(results[-1].executed_action, 0.0, atol=1e-6)
 
 
+def test_joints_that_are_not_moved_stay_at_home(robot, make):
+    arm = make(moved=1)
+    assert (arm.spec.action_size, arm.spec.state_size) == (1, 2)
+    arm.reset()
+    arm.step(np.ones(1))
+    np.testing.assert_allclose(robot.position, np.add(HOME, [0.05, 0.0]))
+
+
 def test_commands_do_not_run_away_from_an_arm_that_is_blocked(robot, make):
     arm = make(max_lead=0.12)
     arm.reset()
@@ -118,6 +126,8 @@ def test_what_is_not_there_is_named(robot, make, monkeypatch):
         arm.reset()
     with pytest.raises(ConfigError, match=r"^home: expected 2 positions, as many as joints, found \[0.0\]"):
         ros2_control_arm.Ros2ControlArm(ArmConfig(), joints=JOINTS, home=[0.0])
+    with pytest.raises(ConfigError, match=r"^moved: expected 1 to 2, the number of joints, found 3"):
+        make(moved=3)
 
 
 def test_a_reset_that_cannot_be_ends_everything(robot, make, monkeypatch):
@@ -152,7 +162,7 @@ def test_its_thread_ends_with_it(robot, make):
 def test_the_node_around_it_leaves_joint_states_to_the_robot(robot, graph):
     graph.listen(qos.OBSERVATION)
     driver = graph.add(ArmDriverNode, "rlpd", arm="ros2_control_arm:Ros2ControlArm",
-                       arm_kwargs='{"joints": ["elbow", "wrist"], "home": [0.5, -1.5], "max_state_age": 1}')
+                       arm_kwargs='{"joints": ["elbow", "wrist"], "home": [0.5, -1.5], "moved": 2}')
     published = {publisher.topic_name for publisher in driver.publishers}
     assert "/rlpd/observation" in published
     assert not published & {"/rlpd/joint_states", "/rlpd/ee_pose"}
