@@ -359,6 +359,15 @@ def test_a_success_without_reward_is_an_error_at_once():
     assert verdict(found) == "reward"
 
 
+def test_of_statuses_that_were_kept_for_who_comes_late_the_newest_ones_age_counts():
+    collector = Collector(1)
+    for stamp in (NOW - 9.0, NOW - 8.4, NOW - 8.39):  # the last two right after each other, as before a compilation
+        collector.hear_learner(LEARNER, stamp, NOW - 3.0)
+    assert collector.evidence.learner_track.silence(NOW) == pytest.approx(8.39)
+    collector.hear_learner(LEARNER, NOW - 7.0, NOW - 2.5)  # it lives; its clock is not ours
+    assert collector.evidence.learner_track.silence(NOW) == pytest.approx(2.5)
+
+
 def test_nothing_heard_is_nothing_to_examine():
     assert Evidence().empty
     assert not evidence().empty

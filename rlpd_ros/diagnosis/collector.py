@@ -7,7 +7,17 @@ from collections import deque
 from dataclasses import replace
 
 from rlpd_ros.data.demonstrations import DemonstrationManifest
-from rlpd_ros.diagnosis.evidence import CameraSight, Endpoint, Evidence, Graph, LocalProcess, Machine, Sample, Track
+from rlpd_ros.diagnosis.evidence import (
+    BURST,
+    CameraSight,
+    Endpoint,
+    Evidence,
+    Graph,
+    LocalProcess,
+    Machine,
+    Sample,
+    Track,
+)
 from rlpd_ros.status import ActorReport, LearnerReport
 from rlpd_ros.types import EpisodeSummary, SpaceSpec
 
@@ -16,7 +26,6 @@ FORGET = 60.0  # s after which a session that is gone is of no interest any more
 LEAVING = 5.0  # s that a node may take to give up its endpoints when it ends
 IDLE = 0.04  # share of a core that a process does not need for doing nothing
 IDLE_TIME = 1.5  # s over which that is measured
-BURST = 0.1  # s between messages that were kept for whom comes late, or held up
 MAX_SESSIONS = 50  # of learners, actors and cameras; these two bound the memory that strangers can claim
 MAX_SPACES = 10
 

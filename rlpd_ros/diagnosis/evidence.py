@@ -17,6 +17,7 @@ from rlpd_ros.types import EpisodeSummary, SpaceSpec
 Report = TypeVar("Report", ActorReport, LearnerReport)
 
 KEPT = 80  # samples of one session: 40 s at the usual rate
+BURST = 0.1  # s between messages that were kept for whom comes late, or held up
 ALIVE = 3.0  # s of silence after which a session is not counted as living
 PATIENCE = 5000  # environment steps that learning may take before its lack of success counts as a fault
 
@@ -59,10 +60,10 @@ class Track(Generic[Report]):
         return self.samples[-1].at - self.samples[0].at
 
     def silence(self, now: float) -> float:
-        """Return the s since the last status. A lone one was perhaps latched: then its own stamp counts."""
+        """Return the s since the last status. What came all at once was perhaps latched: then its own stamp counts."""
         silence = now - self.heard_at
-        if len(self.samples) == 1:
-            silence = max(silence, now - self.samples[0].stamp)
+        if self.span() < BURST:
+            silence = max(silence, now - self.samples[-1].stamp)
         return silence
 
     def clock_offset(self) -> float:
