@@ -53,6 +53,8 @@ STUDIES = {
                       "rlpd": Variant(["presets/rlpd.yaml"])}, 15_000, 500, 50),
     "imitation": Study({f"imitation_weight {weight:g}": Variant(values={"imitation_weight": weight})
                         for weight in (0.0, 0.3, 1.0, 3.0)}, 4_000, 250, 50),
+    "policy": Study({"relu, LayerNorm": Variant(), "tanh": Variant(values={"activation": "tanh", "layer_norm": False})},
+                    2_000, 250, 50),
     "replay": Study({"features replayed": Variant([PIXELS]),
                      "features recomputed": Variant([PIXELS], {"feature_replay": False})}, 3_000, 500, 20),
 }
