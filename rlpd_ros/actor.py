@@ -143,7 +143,7 @@ class Actor:
                 return
             self._count_hold()
         elif now.step == current.step + 1 and self._answer is not None:
-            if now.actor in ("", self.session):
+            if now.actor in ("", self._answer.session):  # our own session may have changed since
                 self._complete(current, self._answer, now)
             else:  # not our step, and not ours to tell
                 self._rival, self._rival_at = now.actor, self._clock()

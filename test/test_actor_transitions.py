@@ -68,6 +68,21 @@ def test_steps_of_another_actor_on_the_same_arm_are_not_taken_for_ones_own() -> 
     assert "another actor" not in world.actor.status().text
 
 
+def test_a_session_that_changes_between_answer_and_observation_is_no_other_actor() -> None:
+    world = World()
+    world.actor.offer(snapshot())
+    world.begin()
+    world.advance(actor="actor-1")
+    world.acknowledge(1, 1000)
+    answered = world.actions[-1].session
+    world.learner = "learner-2"
+    world.acknowledge(0, 1000)
+    assert world.actor.session != answered
+    world.advance(actor=answered)
+    assert world.sent[-1].step == 1
+    assert not any("another actor" in text for text in world.warnings)
+
+
 def test_a_success_with_another_actor_on_the_arm_is_none_of_the_policys() -> None:
     world = World(eval_every=1)
     world.actor.offer(snapshot(4))
