@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
@@ -19,6 +18,7 @@ from rlpd_ros.rl.networks import Params
 from rlpd_ros.rl.policy import Policy, verify
 from rlpd_ros.settings import ActorConfig
 from rlpd_ros.status import ActorReport, ActorState, LearnerReport, LearnerState
+from rlpd_ros.tally import NO_EVALUATION, EpisodeTally, Evaluation, RecentActions
 from rlpd_ros.types import (
     Acknowledgement,
     ActionRecord,
@@ -32,7 +32,6 @@ from rlpd_ros.types import (
 )
 from rlpd_ros.untrusted import printable
 
-RECENT = 1000  # actions over which shares and medians are reported
 RIVAL = "another actor, {}, moves this arm too: stop one of the two"
 SILENCE = 2.0  # s without an observation, and at least two control periods, after which the arm seems to be gone
 
@@ -49,27 +48,6 @@ class ActorOutputs(Protocol):
 
     @property
     def resetting(self) -> bool: ...  # what was last asked to reset is there, and has not answered
-
-
-class Evaluation:
-    """Greedy episodes until the share of successes is known to reach ``target``, or known not to."""
-
-    def __init__(self, number: int, config: ActorConfig) -> None:
-        self.number = number
-        self.episodes = 0
-        self.successes = 0
-        self._config = config
-        self._allowed_failures = config.eval_episodes - math.ceil(config.success_target * config.eval_episodes - 1e-9)
-
-    def record(self, success: bool) -> None:
-        self.episodes += 1
-        self.successes += success
-
-    @property
-    def done(self) -> bool:
-        hopeless = self.episodes - self.successes > self._allowed_failures
-        return self.episodes >= self._config.eval_episodes or (
-            hopeless and self.episodes >= self._config.eval_min_episodes)
 
 
 class Actor:
@@ -109,13 +87,12 @@ class Actor:
         self._asked_arm = ""  # session of the arm that was asked to reset, until an episode begins
         self._rival, self._rival_at = "", -math.inf  # session of another actor that moved the arm, and when
         self._episode = 0
+        self._tally = EpisodeTally(clock())
         self._evaluation: Evaluation | None = None
         self._evaluations = 0
         self._episodes_since_evaluation = 0
 
-        self._recent_sources: deque[Source] = deque(maxlen=RECENT)
-        self._recent_saturation: deque[float] = deque(maxlen=RECENT)
-        self._recent_inference: deque[float] = deque(maxlen=RECENT)
+        self._recent = RecentActions()
 
     @property
     def session(self) -> str:
@@ -147,6 +124,7 @@ class Actor:
                 self._complete(current, self._answer, now)
             else:  # not our step, and not ours to tell
                 self._rival, self._rival_at = now.actor, self._clock()
+                self._tally.disturb()
                 self._out.warn(RIVAL.format(printable(now.actor)))
         self._current, self._answer = now, None
         if now.last:
@@ -289,8 +267,7 @@ class Actor:
             action = self._policy.mode(self._params, now.observation)
         else:
             action, self._key = self._policy.sample(self._params, now.observation, self._key)
-        self._recent_inference.append(self._clock() - started)
-        self._recent_saturation.append(float(np.mean(np.abs(action) > 0.999)))
+        self._recent.add_policys(action, self._clock() - started)
         return action, Source.POLICY
 
     def _count_hold(self) -> None:
@@ -303,12 +280,9 @@ class Actor:
     def _complete(self, current: TimeStep, answer: ActionRecord, now: TimeStep) -> None:
         """Account for the step from ``current`` to ``now``; keep it for the learner if it is for training."""
         assert now.executed_action is not None  # only the observation after a reset comes without
-        if now.source is Source.INTERVENTION:  # on the arm itself too, by a person whom its driver saw
+        if now.source is Source.INTERVENTION and answer.source is not now.source:  # by a person, on the arm itself
             answer = replace(answer, source=now.source, policy_version=0, action=now.executed_action)
-        self._return += now.reward
-        self._steps += 1
-        self._lags += max(0, self._newest_version - answer.policy_version) if answer.source is Source.POLICY else 0
-        self._sources[answer.source] += 1
+        self._tally.add(now.reward, answer.source, max(0, self._newest_version - answer.policy_version))
         if self._evaluation is not None:
             return
         report = self.report
@@ -316,7 +290,7 @@ class Actor:
         report.policy_actions += answer.source is Source.POLICY
         report.random_actions += answer.source is Source.RANDOM
         report.intervention_actions += answer.source is Source.INTERVENTION
-        self._recent_sources.append(answer.source)
+        self._recent.add_step(answer.source)
         self.sender.add(TransitionRecord(
             session=self.session, sequence=self.sender.next_sequence, episode=self._episode, step=current.step,
             observation=current.observation, action=now.executed_action, reward=now.reward,
@@ -330,39 +304,28 @@ class Actor:
     def _begin_episode(self) -> None:
         self._asked_arm = ""  # whether or not it is the one that was asked
         self._episode += 1
-        self._return, self._steps, self._lags = 0.0, 0, 0
-        self._sources: Counter[Source] = Counter()
-        self._episode_started = self._clock()
+        self._tally = EpisodeTally(self._clock())
         due = self.config.eval_every and self._episodes_since_evaluation >= self.config.eval_every
         if due and self._evaluation is None and self._params is not None:
             self._evaluations += 1
             self._evaluation = Evaluation(self._evaluations, self.config)
 
     def _end_episode(self, last: TimeStep) -> None:
-        evaluation = self._evaluation
-        helped = self._sources[Source.INTERVENTION] > 0 or self._rival_at >= self._episode_started
+        evaluation, tally, applied = self._evaluation, self._tally, self._applied
         if evaluation is not None:
-            evaluation.record(last.success and not helped)  # otherwise it is not the policy that succeeded
+            evaluation.record(last.success and not tally.helped)  # otherwise it is not the policy that succeeded
         else:
             self.report.episodes += 1
             self._episodes_since_evaluation += 1
-        applied = self._applied
         self._out.finish_episode(EpisodeSummary(
-            session=self.session, episode=self._episode, steps=self._steps, episode_return=self._return,
-            success=last.success, terminated=last.terminated, truncated=last.truncated,
-            evaluation=evaluation is not None, evaluation_id=evaluation.number if evaluation else 0,
-            evaluation_done=evaluation.done if evaluation else False,
-            evaluation_episodes=evaluation.episodes if evaluation else 0,
-            evaluation_successes=evaluation.successes if evaluation else 0,
-            policy_version=applied.version if applied else 0, gradient_step=applied.gradient_step if applied else 0,
-            env_steps=self.report.env_steps, policy_lag=self._lags / max(1, self._sources[Source.POLICY]),
-            policy_actions=self._sources[Source.POLICY], random_actions=self._sources[Source.RANDOM],
-            intervention_actions=self._sources[Source.INTERVENTION],
-            duration=self._clock() - self._episode_started))
+            session=self.session, episode=self._episode, success=last.success, terminated=last.terminated,
+            truncated=last.truncated, policy_version=applied.version if applied else 0,
+            gradient_step=applied.gradient_step if applied else 0, env_steps=self.report.env_steps,
+            **tally.summary(self._clock()), **(evaluation.summary() if evaluation is not None else NO_EVALUATION)))
         if evaluation is not None and self._plays:
-            outcome = f"{'success' if last.success else 'no success'}{' with help' if helped else ''}"
-            self._out.say(f"episode {evaluation.episodes}: {outcome} after {self._steps} steps, return "
-                          f"{self._return:.3f}; {evaluation.successes} of {evaluation.episodes} successful")
+            outcome = f"{'success' if last.success else 'no success'}{' with help' if tally.helped else ''}"
+            self._out.say(f"episode {evaluation.episodes}: {outcome} after {tally.steps} steps, return "
+                          f"{tally.total_reward:.3f}; {evaluation.successes} of {evaluation.episodes} successful")
         if evaluation is not None and evaluation.done:
             self._over = "all episodes have been played" if self._plays else self._over
             self._evaluation = None
@@ -384,10 +347,7 @@ class Actor:
         report.observation_age, report.resetting = self._clock() - self._last_seen, self._is_resetting
         if self._applied:
             report.policy_age = max(0.0, (self._wall_ns() - self._applied.stamp) / 1e9)
-        sources = self._recent_sources
-        report.random_share = sources.count(Source.RANDOM) / max(1, len(sources))
-        report.saturated_share = float(np.mean(self._recent_saturation)) if self._recent_saturation else 0.0
-        report.inference_ms = 1e3 * float(np.median(self._recent_inference)) if self._recent_inference else 0.0
+        self._recent.fill(report)
         self.sender.fill(report)
         return report
 

@@ -52,6 +52,17 @@ def test_a_person_who_takes_over_on_the_arm_itself_is_learned_from_as_one() -> N
     assert world.episodes[0].intervention_actions == 1
 
 
+def test_what_a_person_asked_for_is_kept_where_limits_changed_it() -> None:
+    world = World()
+    world.actor.offer(snapshot(4))
+    world.actor.intervene(np.ones(SPEC.action_size, np.float32))
+    world.begin()
+    world.advance(source=Source.INTERVENTION)
+    (record,) = world.sent
+    assert record.source is Source.INTERVENTION
+    np.testing.assert_array_equal(record.asked_action, world.actions[0].action)
+
+
 def test_steps_of_another_actor_on_the_same_arm_are_not_taken_for_ones_own() -> None:
     world = World(eval_every=0)
     world.actor.offer(snapshot(4))
