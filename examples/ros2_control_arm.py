@@ -10,7 +10,7 @@ import math
 import time
 import weakref
 from collections.abc import Sequence
-from threading import Condition, Event, Thread
+from threading import Condition, Thread
 
 import numpy as np
 import rclpy
@@ -46,13 +46,15 @@ class Connection:
         self._state_topic, self._command_topic = state_topic, command_topic
         self._position = np.empty(0)
         self._received = -math.inf  # s, by this machine's clock: stamps may be another's
-        self._heard, self._ended = Condition(), Event()
+        self._heard = Condition()
         self._context = Context()
         rclpy.init(args=[], context=self._context)
         self._node = rclpy.create_node("rlpd_arm_connection", context=self._context, enable_rosout=False)
         self._node.create_subscription(JointState, state_topic, self._on_state, qos_profile_sensor_data)
         self._commands = self._node.create_publisher(JointTrajectory, command_topic, 1)
-        self._thread = Thread(target=self._spin, daemon=True)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._thread = Thread(target=self._executor.spin, daemon=True)
         self._thread.start()
 
     def position(self) -> np.ndarray:
@@ -78,17 +80,10 @@ class Connection:
 
     def close(self) -> None:
         """End the thread."""
-        self._ended.set()
+        self._executor.shutdown()
         self._thread.join()
         self._node.destroy_node()
         rclpy.shutdown(context=self._context)
-
-    def _spin(self) -> None:
-        executor = SingleThreadedExecutor(context=self._context)
-        executor.add_node(self._node)
-        while not self._ended.is_set():
-            executor.spin_once(timeout_sec=0.1)
-        executor.shutdown()
 
     def _on_state(self, message: JointState) -> None:
         found = dict(zip(message.name, message.position, strict=False))  # in an order of the driver's own

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from threading import Event, Thread
+from threading import Thread
 
 import numpy as np
 import rclpy
@@ -27,31 +27,29 @@ class FakeRobot:
         self.silent = False  # publishes nothing
         self.blocked = False  # does not move
         self.commands: list[JointTrajectory] = []
-        self._context, self._ended = Context(), Event()
+        self._context = Context()
         rclpy.init(args=[], context=self._context)
         self._node = rclpy.create_node("fake_robot", context=self._context)
         self._states = self._node.create_publisher(JointState, "/joint_states", 10)
         self._node.create_subscription(JointTrajectory, "/joint_trajectory_controller/joint_trajectory",
                                        self._on_command, 10)
-        self._thread = Thread(target=self._spin)
+        self._node.create_timer(PERIOD, self._tell)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._thread = Thread(target=self._executor.spin)
         self._thread.start()
 
     def close(self) -> None:
-        self._ended.set()
+        self._executor.shutdown()
         self._thread.join()
         self._node.destroy_node()
         rclpy.shutdown(context=self._context)
 
-    def _spin(self) -> None:
-        executor = SingleThreadedExecutor(context=self._context)
-        executor.add_node(self._node)
-        while not self._ended.is_set():
-            executor.spin_once(timeout_sec=PERIOD)
-            if not self.silent:
-                self._states.publish(JointState(name=["finger", *reversed(self.joints)],
-                                                position=[0.04, *reversed(self.position.tolist())]))
-                self._states.publish(JointState(name=["finger"], position=[0.04]))
-        executor.shutdown()
+    def _tell(self) -> None:
+        if not self.silent:
+            self._states.publish(JointState(name=["finger", *reversed(self.joints)],
+                                            position=[0.04, *reversed(self.position.tolist())]))
+            self._states.publish(JointState(name=["finger"], position=[0.04]))
 
     def _on_command(self, message: JointTrajectory) -> None:
         assert tuple(message.joint_names) == self.joints
