@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,8 +19,10 @@ import yaml
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from training_world import Training
 
 from rlpd_ros.arm.config import ArmConfig
+from rlpd_ros.arm.factory import make_arm
 from rlpd_ros.cli.runner import ros_domain
 from rlpd_ros.nodes.learner import LearnerNode
 from rlpd_ros.record import record_demonstrations
@@ -171,3 +174,39 @@ def start_node() -> Callable[..., subprocess.Popen[str]]:
                                 env=os.environ | {"RCUTILS_LOGGING_USE_STDOUT": "1"})
 
     return start
+
+
+@pytest.fixture
+def train(tmp_path):
+    started = []
+
+    def start(*arguments: str, **options) -> Training:
+        started.append(Training(tmp_path, *arguments, **options))
+        return started[-1]
+
+    yield start
+    for training in started:
+        training.stop()
+
+
+@pytest.fixture(scope="session")
+def spec():
+    arm = make_arm(ArmConfig())
+    arm.close()
+    return arm.spec
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> tuple[RunDirectory, str]:
+    """Train to the end, once for several tests: the run and what was printed."""
+    folder = tmp_path_factory.mktemp("system")
+    training = Training(folder, "--run", "x", "--seed", "5")
+    assert training.wait() == 0, training.text
+    return RunDirectory.open(folder / "runs" / "x"), training.text
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> RunDirectory:
+    """Return a copy of the finished run, to go on with."""
+    shutil.copytree(finished[0].path, tmp_path / "runs" / "x")
+    return RunDirectory.open(tmp_path / "runs" / "x")

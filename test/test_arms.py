@@ -9,7 +9,7 @@ import signal
 import subprocess
 
 import pytest
-from test_system import Training, expect_nothing_lost
+from training_world import Training, expect_nothing_lost
 
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.factory import make_arm

@@ -9,10 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from rclpy.node import Node
-from rclpy.task import Future
-from recordings import STATE, make_records, write_log
-from std_srvs.srv import Trigger
+from recordings import STATE, make_records
 
 from rlpd_ros.data.outbox import Outbox
 from rlpd_ros.errors import ConfigError, DataError
@@ -22,7 +19,7 @@ from rlpd_ros.nodes.demo_loader import DemoLoaderNode
 from rlpd_ros.ros import latched, messages, qos
 from rlpd_ros.ros.bags import TransitionLog
 from rlpd_ros.status import ActorState, LearnerState
-from rlpd_ros.types import Observation, Source, SpaceField, TimeStep, TransitionRecord
+from rlpd_ros.types import Observation, Source, SpaceField, TransitionRecord
 from rlpd_ros.types import SpaceSpec as SpaceDescription
 
 NETWORK = {"hidden_dims": [8]}
@@ -242,24 +239,6 @@ def test_a_second_learner_leaves_a_run_alone_in_which_one_is_at_work(graph, lear
     learn()
 
 
-def test_of_two_actors_on_an_arm_each_tells_its_own_steps_and_of_the_other(graph, learn, run):
-    graph.listen(qos.OBSERVATION, qos.ACTOR_STATUS)
-    driver = graph.add(ArmDriverNode)
-    actors = [graph.add(ActorNode, **NETWORK) for _ in range(2)]
-    learn()
-    told = "moves this arm too: stop one of the two"
-    graph.until(lambda: any(told in s.text for s in graph.heard["actor_status"]) and all(
-        actor._actor is not None and actor._actor.report.env_steps > 20 for actor in actors))
-    sessions = {actor._actor.session for actor in actors}
-    graph.until(lambda: len(list(TransitionLog.read(run.transitions, driver._driver.spec))) > 60)
-    executed = {(o.header.stamp.sec, o.header.stamp.nanosec): o.actor for o in graph.heard["observation"]}
-    assert set(executed.values()) >= sessions
-    for record in TransitionLog.read(run.transitions, driver._driver.spec):
-        after = [o for o in graph.heard["observation"] if o.step == record.step + 1 and np.array_equal(
-            np.asarray(o.executed_action, np.float32), record.action)]
-        assert record.session in {o.actor for o in after}
-
-
 def test_versions_do_not_fall_even_without_a_checkpoint(graph, learn, run):
     graph.listen(qos.POLICY_VERSION)
     graph.add(ArmDriverNode)
@@ -315,82 +294,6 @@ def test_a_killed_actor_loses_nothing_that_it_did_while_the_learner_was_away(gra
     assert any(record.session != before.session for record in records)
 
 
-@pytest.mark.parametrize(("sources", "told"), [
-    ([Source.POLICY, Source.RANDOM], True), ([Source.POLICY, Source.INTERVENTION], False),
-    ([Source.DEMONSTRATION], False)], ids=str)
-def test_demonstrations_of_which_none_is_imitated_are_told(graph, capfd, tmp_path, sources, told):
-    records = [replace(record, source=sources[i % len(sources)]) for i, record in enumerate(make_records(STATE, 5))]
-    graph.add(DemoLoaderNode, demo_path=[str(write_log(tmp_path / "demos", STATE, records))])
-    output = "".join(capfd.readouterr())
-    assert "5 transitions in" in output
-    assert ("imitates none (imitation_weight)" in output) == told
-
-
-def test_the_loader_tells_what_bags_lack_and_which_episodes_it_left_out(graph, capfd, tmp_path):
-    records = [replace(record, success=record.success and record.episode != 1) for record in make_records(STATE, 10)]
-    path = write_log(tmp_path / "demos", STATE, [record for record in records if record.sequence not in (2, 8)])
-    graph.add(DemoLoaderNode, demo_path=[str(path)])
-    output = "".join(capfd.readouterr())
-    assert "6 transitions in 2 demonstrations from 1 bag(s), 1 successful\n" in output
-    assert (f"{path}: 2 of its 8 steps cannot be learned from, for lack of what followed them; 2 record(s) are missing "
-            "between those that it has\n") in output
-    graph.add(DemoLoaderNode, "second", demo_path=[str(path)], successful_only=True)
-    output = "".join(capfd.readouterr())
-    assert ("3 transitions in 1 demonstrations from 1 bag(s), 1 successful; successful_only left out 1 that did not "
-            "end in success, 1 stay\n") in output
-    assert f"{path}: 1 of its 4 steps cannot be learned from" in output
-
-
-def test_a_restarted_arm_is_taken_up_again(graph, learn):
-    driver = graph.add(ArmDriverNode)
-    actor = graph.add(ActorNode, **NETWORK)
-    learn()
-    graph.until(lambda: actor._actor is not None and actor._actor.report.episodes >= 1)
-    actor.reset_arm()
-    graph.remove(driver, properly=False)  # before it answers
-    steps = actor._actor.report.env_steps
-    graph.add(ArmDriverNode)
-    graph.until(lambda: actor._actor.report.env_steps > steps + 60)  # beyond the end of an episode
-
-
-class SlowArm(Node):
-    """Show how an episode ended, again and again, and take as long for a reset as the test wants."""
-
-    def __init__(self, session: str = "arm-1", **kwargs) -> None:
-        super().__init__("arm_driver", **kwargs)
-        self.asked = 0
-        self.answer: Future = Future(executor=None)
-        self._last = TimeStep(session, 1, 3, Observation(np.zeros(STATE.state_size, np.float32)), truncated=True,
-                              executed_action=np.zeros(STATE.action_size, np.float32), stamp=1)
-        self._space = qos.publisher(self, qos.SPACE_SPEC)
-        self._space.publish(messages.from_space_spec(STATE, 1))
-        self._observations = qos.publisher(self, qos.OBSERVATION)
-        self._reset = self.create_service(Trigger, "reset", self._on_reset)
-        self.create_timer(0.05, lambda: self._observations.publish(messages.from_time_step(self._last, STATE)))
-
-    async def _on_reset(self, request, response):
-        self.asked += 1
-        await self.answer
-        return response
-
-
-def test_an_arm_is_asked_once_for_a_reset_that_takes_long_and_again_if_it_was_started_again(graph):
-    graph.listen(qos.ACTOR_STATUS)
-    arm = graph.add(SlowArm)
-    graph.add(ActorNode, random_steps=9, **NETWORK)
-    graph.until(lambda: arm.asked, "the request")
-    graph.heard["actor_status"].clear()
-    graph.until(lambda: len(graph.heard["actor_status"]) > 3)
-    assert arm.asked == 1
-    assert all(s.resetting for s in graph.heard["actor_status"])
-    arm.answer.set_result(None)
-    graph.until(lambda: arm.asked > 1, "another request, since no episode began")
-    graph.remove(arm)
-    graph.until(lambda: not graph.last(qos.ACTOR_STATUS).resetting, "no hope for an answer of who is gone")
-    again = graph.add(SlowArm)
-    graph.until(lambda: again.asked, "the request to the one that was started again")
-
-
 def test_the_learner_says_when_it_compiles_for_a_persons_first_intervention(graph, learn):
     graph.listen(qos.LEARNER_STATUS)
     graph.add(ArmDriverNode)
@@ -403,65 +306,3 @@ def test_the_learner_says_when_it_compiles_for_a_persons_first_intervention(grap
     actor._actor.intervene(np.ones(actor._actor.spec.action_size))
     graph.until(lambda: any(s.compiling and s.text == said.format("with") for s in statuses))
     graph.until(lambda: not statuses[-1].compiling)
-
-
-def test_an_arm_that_is_restarted_as_another_and_then_as_before_gets_the_policy_again(graph, learn):
-    graph.listen(qos.ACTOR_STATUS)
-    driver = graph.add(ArmDriverNode)
-    actor = graph.add(ActorNode, **NETWORK)
-    learn()
-    graph.until(lambda: actor._actor is not None and actor._actor.report.env_steps > 20)
-    graph.remove(driver)
-    other = graph.add(ArmDriverNode, control_rate=20.0)
-    refused = graph.until(lambda: (s := graph.last(qos.ACTOR_STATUS)) and "was refused" in s.text and s.text,
-                          "words on the space that the policy was not made for")
-    assert "space" in refused
-    graph.remove(other)
-    graph.add(ArmDriverNode)
-    graph.until(lambda: (s := graph.last(qos.ACTOR_STATUS)).applied_version and s.env_steps > 20, "the policy again")
-
-
-# Demonstrations
-
-
-def test_demonstrations_that_come_before_the_space_are_not_forgotten(graph, learn, demonstrations):
-    graph.listen(qos.LEARNER_STATUS, qos.DEMO_MANIFEST)
-    learn(require_demonstrations=True)
-    graph.add(DemoLoaderNode, demo_path=[str(demonstrations)])
-    manifest = graph.until(lambda: graph.last(qos.DEMO_MANIFEST))
-    assert manifest.total > 100
-    graph.until(lambda: (s := graph.last(qos.LEARNER_STATUS)) and "no space_spec received yet" in s.text)
-    graph.add(ArmDriverNode)
-    status = graph.until(lambda: (s := graph.last(qos.LEARNER_STATUS)) and s.state == LearnerState.FILLING and s)
-    assert status.demo_expected == manifest.total
-
-
-def test_demonstrations_of_another_space_are_named_and_end_the_loader(graph, demonstrations, start_node):
-    graph.listen(qos.DEMO_MANIFEST)
-    graph.add(ArmDriverNode, control_rate=20.0)
-    process = start_node("demo_loader", demo_path=f"['{demonstrations}']")
-    error = graph.until(lambda: (m := graph.last(qos.DEMO_MANIFEST)) and m.error)
-    graph.until(lambda: process.poll() is not None)
-    assert process.returncode == 2
-    assert "control_rate: the arm has 20.0, the bags have 10.0" in error
-    assert str(demonstrations) in error
-    assert process.communicate()[1].splitlines()[-1] == f"demo_loader: {error}"
-
-
-@pytest.mark.parametrize("path", ["", "nowhere", "empty"])
-def test_demonstrations_that_are_not_there_are_named_and_end_the_loader(graph, tmp_path, path, start_node):
-    graph.listen(qos.DEMO_MANIFEST)
-    (tmp_path / "empty").mkdir()
-    where = str(tmp_path / path) if path else ""
-    process = start_node("demo_loader", **({"demo_path": f"['{where}']"} if path else {}))
-    error = graph.until(lambda: (m := graph.last(qos.DEMO_MANIFEST)) and m.error)
-    learner = qos.publisher(graph.ears, qos.LEARNER_STATUS)
-    learner.publish(qos.LEARNER_STATUS.type(demo_error="another error"))
-    began = time.monotonic()
-    graph.until(lambda: time.monotonic() - began > 1.0)
-    assert process.poll() is None  # it stays until it is heard
-    learner.publish(qos.LEARNER_STATUS.type(demo_error=error))
-    graph.until(lambda: process.poll() is not None)
-    assert process.returncode == 2
-    assert error.startswith(where or "demo_path: expected one or more rosbag2 bags")
-    assert process.communicate()[1].count("\n") == 1

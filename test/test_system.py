@@ -3,148 +3,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 import signal
-import subprocess
-import threading
 import time
-from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
+from training_world import children, expect_nothing_lost, wait_until_gone
 
-from rlpd_ros.arm.config import ArmConfig
-from rlpd_ros.arm.factory import make_arm
 from rlpd_ros.exported_policy import load_policy
 from rlpd_ros.metrics import read_table, table_path
-from rlpd_ros.ros import messages, qos
+from rlpd_ros.ros import qos
 from rlpd_ros.ros.bags import TransitionLog
 from rlpd_ros.runs import RunDirectory
 
 pytestmark = pytest.mark.slow
-
-DEADLINE = 120.0  # s for what takes ten on a machine that has nothing else to do
-SMALL = {
-    "hidden_dims": "[16]", "critic_hidden_dims": "[16]", "batch_size": "16", "training_starts": "30",
-    "steps_per_update": "10", "log_period": "10", "checkpoint_period": "20", "eval_every": "1", "eval_episodes": "2",
-    "eval_min_episodes": "2", "success_target": "1.0", "learner.max_steps": "60", "max_episode_steps": "25"}
-
-
-class Training:
-    """A running ``rlpd train`` and what it prints."""
-
-    def __init__(self, folder: Path, *arguments: str, env: dict[str, str] | None = None, **settings: str) -> None:
-        sets = [part for name, value in (SMALL | settings).items() for part in ("--set", f"{name}={value}")]
-        if "--resume" in arguments:
-            sets = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("ROS_DOMAIN", "ROS_AUTO"))}
-        self.process = subprocess.Popen(
-            ["rlpd", "train", *arguments, *sets], cwd=folder, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, env=clean | (env or {}))
-        self.text = ""
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.text += line
-
-    def expect(self, pattern: str, also=lambda: None) -> re.Match:
-        """Wait until a line matches, calling ``also`` meanwhile."""
-        deadline = time.monotonic() + DEADLINE
-        while True:
-            ended = not self._reader.is_alive()
-            if found := re.search(pattern, self.text):
-                return found
-            assert not ended, f"no {pattern!r} in:\n{self.text}"
-            assert time.monotonic() < deadline, f"no {pattern!r} in:\n{self.text}"
-            also()
-            time.sleep(0.01)  # between two looks
-
-    def wait(self) -> int:
-        status = self.process.wait(DEADLINE)
-        self._reader.join(10)
-        return status
-
-    @property
-    def domain(self) -> int:
-        return int(self.expect(r"ROS_DOMAIN_ID=(\d+)")[1])
-
-    def node(self, name: str, part: str = "") -> int:
-        """Return the process id of a node, of several the one with ``part`` in its command line."""
-        deadline = time.monotonic() + DEADLINE
-        while True:
-            for child, command in children(self.process.pid).items():
-                if f"/lib/rlpd_ros/{name}" in command and part in command:
-                    return child
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.wait()
-
-
-def children(parent: int) -> dict[int, str]:
-    """Return the command lines of the children of a process by their id."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
-                found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
-        except (OSError, ValueError):
-            continue
-    return found
-
-
-def wait_until_gone(processes) -> None:
-    deadline = time.monotonic() + DEADLINE
-    for process in processes:
-        while Path(f"/proc/{process}").exists():
-            assert time.monotonic() < deadline, Path(f"/proc/{process}/cmdline").read_text()
-            time.sleep(0.01)
-
-
-@pytest.fixture
-def train(tmp_path):
-    started = []
-
-    def start(*arguments: str, **options) -> Training:
-        started.append(Training(tmp_path, *arguments, **options))
-        return started[-1]
-
-    yield start
-    for training in started:
-        training.stop()
-
-
-@pytest.fixture(scope="module")
-def spec():
-    arm = make_arm(ArmConfig())
-    arm.close()
-    return arm.spec
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[RunDirectory, str]:
-    """Train to the end, once for several tests: the run and what was printed."""
-    folder = tmp_path_factory.mktemp("system")
-    training = Training(folder, "--run", "x", "--seed", "5")
-    assert training.wait() == 0, training.text
-    return RunDirectory.open(folder / "runs" / "x"), training.text
-
-
-@pytest.fixture
-def copy(finished, tmp_path) -> RunDirectory:
-    """Return a copy of the finished run, to go on with."""
-    shutil.copytree(finished[0].path, tmp_path / "runs" / "x")
-    return RunDirectory.open(tmp_path / "runs" / "x")
 
 
 def checkpoints(run: RunDirectory) -> list[int]:
@@ -188,67 +62,6 @@ def test_training_says_what_people_look_for(finished):
             r"rlpd \| report: runs/x/report.html"):
         assert re.search(pattern, text), f"no {pattern!r} in:\n{text}"
     assert "Traceback" not in text
-
-
-def test_the_trained_policy_is_evaluated_in_a_process_of_its_own(finished):
-    run, _ = finished
-    command = ["rlpd", "eval", str(run.path), "--episodes", "5", "--json"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE).stdout
-    figures = json.loads(printed)
-    assert (figures["episodes"], figures["policy_version"], figures["gradient_step"]) == (5, 7, 60)
-
-
-def test_the_trained_policy_is_played_by_the_nodes(copy, tmp_path):
-    spooled, logged = (len(list(folder.rglob("*"))) for folder in (copy.spool, copy.transitions))
-    played = subprocess.run(["rlpd", "play", "runs/x", "--episodes", "2"], cwd=tmp_path, capture_output=True, text=True,
-                            check=False, timeout=DEADLINE)
-    assert played.returncode == 0, played.stdout + played.stderr
-    assert re.search(r"actor \| .*version 7, learner step 60", played.stdout)
-    episodes = re.findall(r"actor \| .*episode (\d+): (?:no )?success after \d+ steps", played.stdout)
-    assert episodes == ["1", "2"]
-    assert "random" not in played.stdout.lower()
-    assert (len(list(copy.spool.rglob("*"))), len(list(copy.transitions.rglob("*")))) == (spooled, logged)
-
-
-def test_policy_and_parameters_are_all_that_another_machine_needs(copy, tmp_path):
-    deployed = tmp_path / "deployed"
-    deployed.mkdir()
-    for file in (copy.parameters, copy.policy):
-        shutil.copy(file, deployed)
-    (tmp_path / "slow.yaml").write_text("arm_driver: {ros__parameters: {max_action_change: 0.25}}\n")
-    played = subprocess.run(
-        ["rlpd", "play", "deployed", "--episodes", "1", "--namespace", "left", "--config", "slow.yaml"], cwd=tmp_path,
-        capture_output=True, text=True, check=False, timeout=DEADLINE)
-    assert played.returncode == 0, played.stdout + played.stderr
-    assert "episode 1: " in played.stdout
-    assert "max_action_change: 0.25" in (deployed / "play.yaml").read_text()
-    evaluated = subprocess.run(["rlpd", "eval", "deployed", "--episodes", "1", "--json"], cwd=tmp_path,
-                               capture_output=True, text=True, check=False, timeout=DEADLINE)
-    assert json.loads(evaluated.stdout)["policy_version"] == 7
-
-
-@pytest.mark.parametrize(("arguments", "says"), [
-    (["--config", "typo.yaml"], "section 'arm_drvier' fits no node"),
-    (["--config", "nowhere.yaml"], "nowhere.yaml: cannot read the parameter file"),
-    (["--nodes", "learner"], "nodes: expected some of arm_driver, actor, found learner"),
-    (["--namespace", "a b"], "expected a ROS namespace"),
-])
-def test_what_cannot_be_played_is_one_line_and_moves_nothing(copy, tmp_path, arguments, says):
-    (tmp_path / "typo.yaml").write_text("arm_drvier: {ros__parameters: {max_action_change: 0.25}}\n")
-    played = subprocess.run(["rlpd", "play", "runs/x", *arguments], cwd=tmp_path, capture_output=True, text=True,
-                            check=False, timeout=DEADLINE)
-    assert played.returncode == 2
-    assert says in played.stderr
-    assert played.stderr.count("\n") == 1
-
-
-def test_a_policy_of_another_network_is_not_played(copy, tmp_path):
-    (tmp_path / "other.yaml").write_text("/**: {ros__parameters: {hidden_dims: [17]}}\n")
-    played = subprocess.run(["rlpd", "play", "runs/x", "--config", "other.yaml"], cwd=tmp_path, capture_output=True,
-                            text=True, check=False, timeout=DEADLINE)
-    assert played.returncode == 2, played.stdout + played.stderr
-    assert "parameter 'policy': policy version 7 refused: network fingerprint" in played.stdout
-    assert "Traceback" not in played.stdout + played.stderr
 
 
 def test_a_finished_run_can_be_continued(train, copy, spec):
@@ -336,33 +149,6 @@ def test_whoever_is_killed_training_goes_on_and_ctrl_c_saves_it(train, tmp_path,
     assert resumed.wait() == 0, resumed.text
     assert f"at learner step {checkpoints(run)[-1] - 5}" in resumed.text
     assert run.read_summary().gradient_steps == checkpoints(run)[-1]
-
-
-def expect_nothing_lost(graph, run: RunDirectory, spec) -> None:
-    """Compare the log with what was heard: everything acknowledged is there, once, and is what was sent."""
-    graph.drain()
-    stored = defaultdict(dict)
-    for record in TransitionLog.read(run.transitions, spec):
-        assert record.sequence not in stored[record.session]
-        stored[record.session][record.sequence] = record
-    acknowledged = {}
-    for message in graph.heard["transitions_ack"]:
-        if not message.session.startswith("demos-"):
-            acknowledged[message.session] = max(message.sequence, acknowledged.get(message.session, 0))
-    assert len(acknowledged) >= 2
-    for session, sequence in acknowledged.items():
-        assert set(stored[session]) >= set(range(1, sequence + 1))
-    compared = 0
-    for message in graph.heard["transitions"]:
-        record = stored[message.session].get(message.sequence)
-        if record is not None:
-            sent = messages.to_transition(message, spec)
-            assert (record.episode, record.step, record.reward, record.stamp) == (
-                sent.episode, sent.step, sent.reward, sent.stamp)
-            assert record.observation.state.tobytes() == sent.observation.state.tobytes()
-            assert record.action.tobytes() == sent.action.tobytes()
-            compared += 1
-    assert compared >= 50  # not all: what was sent before this ear was found, nobody heard
 
 
 def test_two_runs_at_once_do_not_mix_and_nodes_do_not_outlive_the_command(train, tmp_path, spec):
