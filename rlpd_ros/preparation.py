@@ -88,12 +88,14 @@ class Configurations:
             for config_type in EVERY[node]:
                 if name in _names(config_type):
                     from_mapping(config_type, {name: value}, where)
+            for pattern, own in self._own.items():  # what came before, where this one goes for all that it meant
+                if not namespaces or _fits(namespaces, pattern):
+                    own.get(node, {}).pop(name, None)
             if namespaces:
-                self._own.setdefault(namespaces, {}).setdefault(node, {})[name] = value
+                self._own[namespaces] = self._own.pop(namespaces, {})  # the last one of a file counts
+                self._own[namespaces].setdefault(node, {})[name] = value
             else:
                 self._values[node][name] = value
-                for own in self._own.values():  # what came before
-                    own.get(node, {}).pop(name, None)
 
     def get(self, node: str, config_type: type[Config], namespace: str = "") -> Config:
         """Return one of the configurations of a node in ``namespace``."""

@@ -306,6 +306,16 @@ def test_the_policy_under_evaluation_stays_available_and_others_do_not() -> None
     assert world.learner.result is world.policies[1]
 
 
+def test_an_evaluation_of_the_policy_that_is_just_out_counts() -> None:
+    world = World(REAL_TIME, success_target=0.95, eval_episodes=20)
+    world.slow = True
+    world.learner.publish()
+    world.deliver()  # to the actor; the learner has not looked since
+    world.learner.finish_episode(evaluation(20, 20, version=1))
+    assert not world.warnings
+    assert world.learner.result is world.policies[0]
+
+
 def test_an_evaluation_outlives_a_gap_in_the_actors_network() -> None:
     world = World(REAL_TIME, success_target=0.95, eval_episodes=20, steps_per_update=1)
     world.learner.publish()

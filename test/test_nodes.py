@@ -239,6 +239,16 @@ def test_a_second_learner_leaves_a_run_alone_in_which_one_is_at_work(graph, lear
     learn()
 
 
+def test_how_an_earlier_life_ended_is_not_told_of_a_run_that_goes_on(graph, learn, run):
+    graph.listen(qos.POLICY_VERSION)
+    run.write_summary({"success_rate": None, "eval_episodes": 0, "env_steps": 9, "gradient_steps": 9, "wall_s": 1.0,
+                       "seed": 0, "preset": "default"})
+    learn(training_starts=10**6)
+    graph.add(ArmDriverNode)
+    graph.until(lambda: graph.last(qos.POLICY_VERSION), "the first policy")
+    assert not run.summary.exists()
+
+
 def test_versions_do_not_fall_even_without_a_checkpoint(graph, learn, run):
     graph.listen(qos.POLICY_VERSION)
     graph.add(ArmDriverNode)

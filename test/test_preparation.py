@@ -142,6 +142,12 @@ def test_a_section_for_one_namespace_is_for_the_nodes_in_it(tmp_path, write) -> 
     assert resolved.get("arm_driver", ArmConfig, "left").max_action_change == 0.5, "the last word counts"
     assert [resolved.get("arm_driver", ArmConfig, ns).seed for ns in ("", "left", "right", "a/b")] == [1, 3, 3, 1]
 
+    again = resolve([first, write("/left/arm_driver: {ros__parameters: {seed: 7}}", "again.yaml")])
+    assert [again.get("arm_driver", ArmConfig, ns).seed for ns in ("left", "right")] == [7, 3]
+    assert again.get("arm_driver", ArmConfig, "left").max_action_change == 0.1
+    sections = list(again.as_parameter_file())
+    assert sections.index("/left/arm_driver") > sections.index("/*/arm_driver")
+
     said: list[str] = []
     run, _ = prepare_run(tmp_path, "x", resolved, NO_DEMONSTRATIONS, (), said.append, "", ["left"])
     assert said == ["no node that starts here is in namespace /right/**: what a parameter file sets for it has no "
