@@ -29,6 +29,7 @@ from rlpd_ros.nodes.arm_driver import ArmDriverNode
 from rlpd_ros.nodes.demo_loader import DemoLoaderNode
 from rlpd_ros.nodes.learner import LearnerNode
 from rlpd_ros.nodes.monitor import MonitorNode
+from rlpd_ros.nodes.teleop_joy import TeleopJoyNode
 from rlpd_ros.record import record_demonstrations
 from rlpd_ros.ros import messages, qos
 from rlpd_ros.ros.bags import TransitionLog
@@ -72,21 +73,25 @@ class Bench:
                                       eval_episodes=2**62, success_target=1.0)
         self.actor = self.graph.add(ActorNode, hidden_dims=[8], eval_every=0)
         self.monitor = self.graph.add(MonitorNode)
+        self.teleop = self.graph.add(TeleopJoyNode)
         self.doctor = self.graph.add(Doctor)
+        self._nodes: tuple[Node, ...] = (self.driver, self.loader, self.learner, self.actor, self.monitor, self.teleop,
+                                         self.doctor)
         self.graph.until(lambda: (s := self.graph.last(qos.LEARNER_STATUS)) and s.gradient_step >= 20, "training")
         self.graph.until(lambda: self.graph.last(qos.EPISODE) and self.graph.last(qos.DIAGNOSTICS))
-        for node in ("learner", "actor", "arm_driver", "demo_loader", "monitor", "doctor"):
-            set_logger_level(node, LoggingSeverity.FATAL)  # they have a lot to say about what comes
+        for node in self._nodes:
+            set_logger_level(node.get_name(), LoggingSeverity.FATAL)  # they have a lot to say about what comes
         self.spec = self.driver._driver.spec
         self.forged: dict[tuple, None] = {}  # transitions that are well-formed, though nobody made them
         self._valid = {name.lstrip("/"): [bytes(serialize_message(m)) for m in heard[-CAPTURED:]]
                        for name, heard in self.graph.heard.items()}
         intervention = qos.INTERVENTION.type(action=[0.5] * self.spec.action_size, source=int(Source.INTERVENTION))
         self._valid[qos.INTERVENTION.name] = [bytes(serialize_message(intervention))]
+        self._valid[qos.JOY.name] = [bytes(serialize_message(qos.JOY.type(axes=[0.5] * 8, buttons=[0, 1] * 6)))]
 
     def endpoints(self) -> Iterator[tuple[Node, str, type, Callable[[Any], None]]]:
         """Yield node, topic, type and callback of every subscription of the nodes under test."""
-        for node in (self.driver, self.loader, self.learner, self.actor, self.monitor, self.doctor):
+        for node in self._nodes:
             for subscription in node.subscriptions:
                 topic = subscription.topic_name.lstrip("/")
                 if topic not in ("parameter_events", "rosout"):
