@@ -29,6 +29,7 @@ from rlpd_ros.types import Observation, SpaceField, SpaceSpec, StepResult
 
 PATIENCE = 10.0  # s for the arm's driver to be found, and to be heard again
 AT_HOME = 0.02  # rad that each joint may be from home when an episode begins
+NOISE = 0.02  # rad that a joint may be measured elsewhere than it is
 REACHED = 0.05  # rad that each joint may be from the goal
 GOALS = 0.6  # part of the joints' range in which goals are
 
@@ -134,6 +135,7 @@ class Ros2ControlArm:
             raise ConfigError(f"moved: expected 1 to {n}, the number of joints, found {m}")
         self._config, self._home, self._moved = config, np.array(home, np.float64), m
         self._range, self._scale, self._max_lead = joint_range, scale, max_lead
+        self._max_speed, self._home_speed = max_speed, home_speed
         self._low, self._high = self._home - joint_range, self._home + joint_range
         self._period = 1.0 / config.control_rate
         self._max_motion = np.full(n, min(scale, max_speed * self._period))
@@ -168,7 +170,8 @@ class Ros2ControlArm:
         admitted = admit_action(action, self._moved, self._executed, self._config.max_action_change)
         asked = np.zeros_like(self._home)
         asked[:self._moved] = self._scale * admitted
-        motion = self._move(asked, self._connection.position())[:self._moved]
+        motion = self._move(asked, self._connection.position(), self._max_speed)[:self._moved]
+        time.sleep(self._period if self._config.lockstep else 0.5 * self._period)  # see docs/your_arm.md
         self._executed = (motion / self._scale).astype(np.float32).clip(-1.0, 1.0)
         position = self._connection.next_position()  # no DataError from here on: the arm has moved
         self._steps += 1
@@ -205,16 +208,21 @@ class Ros2ControlArm:
         state = np.concatenate([moved, self._goal - moved]).astype(np.float32)
         return Observation(clip(state, *self.spec.state_bounds))  # a joint at a limit is measured beyond it at times
 
-    def _move(self, motion: np.ndarray, position: np.ndarray) -> np.ndarray:
-        """Command what the limits leave of a ``motion`` of joints at ``position``, wait while it is made, return it.
+    def _move(self, motion: np.ndarray, position: np.ndarray, speed: float) -> np.ndarray:
+        """Command what the limits leave of a ``motion`` of joints at ``position``, and return it. All in rad (n,).
 
-        All in rad (n,). A motion begins where the last command ended, not where the joints are: else the arm would sag.
+        A motion begins where the last command ended, not where the joints are: else the arm would sag. Only a joint
+        further from there than commands run ahead was moved by something else, a hand say: its motion begins where it
+        is. No joint is asked for more than ``speed``, rad/s, also where the arm is behind its commands.
         """
-        led = clip(self._commanded + motion, position - self._max_lead, position + self._max_lead) - self._commanded
-        admitted = limit_joint_motion(self._commanded, led, self._low, self._high, self._max_motion)
-        self._commanded = self._commanded + admitted
-        self._connection.command(self._commanded, self._period)
-        time.sleep(self._period if self._config.lockstep else 0.5 * self._period)  # see docs/your_arm.md
+        moved = np.abs(self._commanded - position) > self._max_lead + NOISE
+        begin = np.where(moved, position, self._commanded)
+        led = clip(begin + motion, position - self._max_lead, position + self._max_lead) - begin
+        admitted = limit_joint_motion(begin, led, self._low, self._high, self._max_motion)
+        admitted = clip(admitted, -self._max_motion, self._max_motion)  # from beyond the range the way back is long
+        self._commanded = begin + admitted
+        farthest = np.abs(self._commanded - position).max()
+        self._connection.command(self._commanded, max(self._period, farthest / speed))
         return admitted
 
     def _go_home(self) -> np.ndarray:
@@ -229,6 +237,8 @@ class Ros2ControlArm:
             if time.monotonic() > deadline:
                 raise ConfigError(f"reset: expected the joints at home, {self._home.tolist()} rad, found "
                                   f"{position.round(2).tolist()}: is the controller active, and the way free?")
-            self._move(clip(self._home - self._commanded, -self._home_motion, self._home_motion), position)
+            way = clip(self._home - self._commanded, -self._home_motion, self._home_motion)
+            self._move(way, position, self._home_speed)
+            time.sleep(self._period)  # in real time too: a reset may take as long as it likes
             position = self._connection.next_position()
         return position

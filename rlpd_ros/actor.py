@@ -54,8 +54,9 @@ class Actor:
     """Drive one arm through ``out`` with the newest verified policy.
 
     Call ``observe`` for every observation, ``offer`` for every policy, ``acknowledge`` for every receipt, ``hear`` for
-    the learner's status, ``intervene`` for a person's command and ``tick`` now and then. ``sender`` has the session and
-    what the learner has not yet. ``clock`` returns seconds, monotonic; ``wall_ns`` nanoseconds.
+    the learner's status, ``intervene`` for a person's command, ``judge`` for their word on the episode, and ``tick``
+    now and then. ``sender`` has the session and what the learner has not yet. ``clock`` returns seconds, monotonic;
+    ``wall_ns`` nanoseconds.
     """
 
     def __init__(self, config: ActorConfig, policy: Policy, spec: SpaceSpec, out: ActorOutputs, sender: Sender,
@@ -82,7 +83,9 @@ class Actor:
 
         self._current: TimeStep | None = None
         self._answer: ActionRecord | None = None
-        self._intervention: tuple[np.ndarray, float] | None = None
+        self._asked: np.ndarray | None = None  # a person's action; None: to stand still
+        self._asked_at = -math.inf
+        self._verdict: bool | None = None  # a person's: whether the episode under way, which ends with it, is a success
         self._last_seen = clock()
         self._asked_arm = ""  # session of the arm that was asked to reset, until an episode begins
         self._rival, self._rival_at = "", -math.inf  # session of another actor that moved the arm, and when
@@ -109,18 +112,25 @@ class Actor:
         self._last_seen = self._clock()
         current = self._current
         if current is None or (now.session, now.episode) != (current.session, current.episode):
+            if current is not None and not current.last and self._tally.steps:  # broken off: by a reset, a crash
+                self._end_episode(replace(current, terminated=False, truncated=True, success=False))
             self._current, self._answer = None, None
             if now.step > 0:  # an episode that somebody else began
                 self._reset_arm(now.session)
                 return
             self._begin_episode()
+        elif current.last:  # which the arm need not know, if a person said so
+            self._reset_arm(now.session)
+            return
         elif now.step == current.step:
-            if now.stamp == current.stamp:  # our answer was lost
-                self._repeat(now)
+            if now.stamp == current.stamp:
+                if self._answer is not None:  # it was lost
+                    self._out.act(self._answer)
                 return
             self._count_hold()
         elif now.step == current.step + 1 and self._answer is not None:
             if now.actor in ("", self._answer.session):  # our own session may have changed since
+                now = self._judged(now)
                 self._complete(current, self._answer, now)
             else:  # not our step, and not ours to tell
                 self._rival, self._rival_at = now.actor, self._clock()
@@ -171,6 +181,9 @@ class Actor:
         Raises DataError for a receipt for what was never sent.
         """
         if self.sender.acknowledge(ack, self._clock()):
+            if ack.env_steps and not self._run_steps and not self.report.env_steps:  # else each life explores the same
+                self._rng = np.random.default_rng([self.config.seed, ack.env_steps])
+                self._key = jax.random.fold_in(self._key, ack.env_steps)
             self._run_steps = ack.env_steps
             self.report.session = self.session
             self._try_answer()
@@ -181,14 +194,30 @@ class Actor:
         over = learner.state in (LearnerState.FINISHED, LearnerState.FAILED)
         self._over = f"training is over: {learner.text or 'the learner has stopped'}" if over else ""
 
-    def intervene(self, action: np.ndarray) -> None:
+    def intervene(self, action: np.ndarray | None) -> None:
         """Take a person's action, normalised to [-1, 1]; it goes before the policy's for a short while.
 
-        Raises DataError for another number of elements or one that is not finite.
+        None: the arm shall stand still, of which nothing is learned. NaN for a gripper: it stays as it is. Raises
+        DataError for another number of elements or one that is not finite.
         """
-        if np.shape(action) != (self.spec.action_size,) or not np.all(np.isfinite(action)):
-            raise DataError(f"action: expected {self.spec.action_size} finite numbers, found {printable(action)}")
-        self._intervention = (np.clip(np.asarray(action, np.float32), -1.0, 1.0), self._clock())
+        if action is not None:
+            gripper, given = self.spec.gripper, np.isfinite(action)
+            if np.shape(action) == (self.spec.action_size,) and gripper is not None:
+                given[gripper] |= np.isnan(action[gripper])
+            if np.shape(action) != (self.spec.action_size,) or not given.all():
+                raise DataError(f"action: expected {self.spec.action_size} finite numbers, found {printable(action)}")
+            action = np.clip(np.asarray(action, np.float32), -1.0, 1.0)
+        self._asked, self._asked_at = action, self._clock()
+
+    def judge(self, success: bool) -> None:
+        """Take a person's word on the episode under way: with its next step it ends, in success (reward 1) or not.
+
+        If nobody acts, that step is one of standing still. Raises DataError if no episode is under way.
+        """
+        if self._current is None or self._current.last or self._over:
+            raise DataError(f"success: expected an episode under way, found none: {self._describe()[1]}")
+        self._verdict = success
+        self._try_answer()
 
     def tick(self) -> None:
         """Send what is due again and answer an observation that had to wait."""
@@ -205,12 +234,6 @@ class Actor:
     @property
     def _is_resetting(self) -> bool:
         return bool(self._asked_arm) and self._out.resetting
-
-    def _repeat(self, now: TimeStep) -> None:
-        if self._answer is not None:
-            self._out.act(self._answer)
-        elif now.last:
-            self._reset_arm(now.session)
 
     # Policies
 
@@ -239,16 +262,33 @@ class Actor:
     def _waits_for(self) -> ActorState | None:
         if self._over:
             return ActorState.FINISHED
-        if self._params is None and not self._in_random_phase() and not self._intervened():
+        if self._person_acts or self._verdict is not None:  # which needs neither a policy nor a learner
+            return None
+        if self._person_holds or not self.config.policy_acts:
+            return ActorState.WAITING_FOR_PERSON
+        if not self._can_act:
             return ActorState.WAITING_FOR_POLICY
         if self.spec.lockstep and self._evaluation is None and self.sender.next_sequence > self.sender.budget:
             return ActorState.WAITING_FOR_BUDGET
         return None
 
-    def _intervened(self) -> bool:
-        """Tell whether a person is at it, who needs no policy to act."""
-        return self._intervention is not None and (
-            self._clock() - self._intervention[1] <= self.config.intervention_timeout)
+    @property
+    def _is_attended(self) -> bool:
+        """Tell whether a person is at it."""
+        return self._clock() - self._asked_at <= self.config.intervention_timeout
+
+    @property
+    def _person_acts(self) -> bool:
+        return self._is_attended and self._asked is not None
+
+    @property
+    def _person_holds(self) -> bool:
+        return self._is_attended and self._asked is None
+
+    @property
+    def _can_act(self) -> bool:
+        """Tell whether there is anything to act by, when no person does."""
+        return self._params is not None or self._in_random_phase()
 
     def _in_random_phase(self) -> bool:
         return self._evaluation is None and self._random_steps_left() > 0
@@ -258,8 +298,10 @@ class Actor:
         return self.config.random_steps - max(self.report.env_steps, self._run_steps)
 
     def _choose(self, now: TimeStep) -> tuple[np.ndarray, Source]:
-        if self._intervention is not None and self._intervened():
-            return self._intervention[0], Source.INTERVENTION
+        if self._asked is not None and self._is_attended:
+            return self._with_gripper(self._asked, now), Source.INTERVENTION
+        if self._person_holds or not self.config.policy_acts or not self._can_act:  # but there is a verdict
+            return self._with_gripper(np.full(self.spec.action_size, np.nan, np.float32), now), Source.INTERVENTION
         if self._in_random_phase():
             return self._rng.uniform(-1.0, 1.0, self.spec.action_size).astype(np.float32), Source.RANDOM
         started = self._clock()
@@ -269,6 +311,23 @@ class Actor:
             action, self._key = self._policy.sample(self._params, now.observation, self._key)
         self._recent.add_policys(action, self._clock() - started)
         return action, Source.POLICY
+
+    def _with_gripper(self, action: np.ndarray, now: TimeStep) -> np.ndarray:
+        """Return ``action`` with the gripper as it is, after a reset open, and no motion, where it has NaN."""
+        action, filled, gripper = np.nan_to_num(action, nan=0.0), np.isnan(action), self.spec.gripper
+        if gripper is not None and filled[gripper]:
+            action[gripper] = 1.0 if now.executed_action is None else now.executed_action[gripper]
+        return action
+
+    def _judged(self, now: TimeStep) -> TimeStep:
+        """Return a step that ends as a person has said."""
+        verdict, self._verdict = self._verdict, None
+        if verdict is None:
+            return now
+        if verdict:
+            return replace(now, reward=1.0, terminated=True, truncated=False, success=True)
+        failed = now.terminated and not now.success  # as the arm says itself
+        return replace(now, reward=min(now.reward, 0.0), terminated=failed, truncated=not failed, success=False)
 
     def _count_hold(self) -> None:
         """Account for an arm that held still in real time: it had no answer yet, or a late one (an overrun)."""
@@ -303,10 +362,11 @@ class Actor:
 
     def _begin_episode(self) -> None:
         self._asked_arm = ""  # whether or not it is the one that was asked
+        self._verdict = None
         self._episode += 1
         self._tally = EpisodeTally(self._clock())
         due = self.config.eval_every and self._episodes_since_evaluation >= self.config.eval_every
-        if due and self._evaluation is None and self._params is not None:
+        if due and self._evaluation is None and self._params is not None and self.config.policy_acts:
             self._evaluations += 1
             self._evaluation = Evaluation(self._evaluations, self.config)
 
@@ -366,6 +426,9 @@ class Actor:
                 state = ActorState.EVALUATING if self._evaluation is not None else ActorState.WAITING_FOR_ARM
                 return state, f"waiting until the arm has reset: {silence:.1f} s so far"
             return ActorState.WAITING_FOR_ARM, f"no observation for {silence:.1f} s: is the arm driver running?"
+        if waits_for is ActorState.WAITING_FOR_PERSON:
+            return waits_for, ("holding still: a person keeps the arm from moving" if self._person_holds else
+                               "holding still until a person acts: policy_acts is false")
         if waits_for is ActorState.WAITING_FOR_BUDGET:
             return waits_for, (f"waiting for the learner: {self.sender.next_sequence - 1} training steps taken, "
                                f"{self.sender.budget} released")

@@ -120,6 +120,7 @@ class Driver:
             result = self._arm.step(action.action)
         except DataError as error:
             self._out.warn(f"action refused, holding still: {error}")
+            self._observed_at = -math.inf  # what is tried again shall answer what is seen then
             return
         self._publish(TimeStep(
             self._session, self._episode, self._now.step + 1, result.observation, result.reward, result.terminated,

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.demonstration import EPISODES, EXPERT_NOISE, PATIENCE, demonstrate
 from rlpd_ros.arm.factory import make_arm_alone
+from rlpd_ros.arm.interruption import stopping_between_motions
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.ros.bags import TransitionLog
 from rlpd_ros.types import new_session
@@ -25,24 +27,20 @@ def record_demonstrations(configuration: ArmConfig, bag: Path, episodes: int = E
         raise ConfigError(f"episodes: expected at least 1, found {episodes}")
     if bag.exists():
         raise ConfigError(f"{bag} exists already and is not overwritten; choose another name")
-    arm = make_arm_alone(configuration)
-    try:
+    with stopping_between_motions() as stop_if_asked, closing(make_arm_alone(configuration)) as arm:
         expert = arm.expert(EXPERT_NOISE, configuration.seed)
         if expert is None:
             raise ConfigError(f"{arm.spec.robot} has no scripted expert: record demonstrations with a person "
                               "(docs/demonstrations.md), or train without by --demos none")
         transitions, done = 0, 0
         tell(done)
-        log = TransitionLog(bag, arm.spec)
-        for records in demonstrate(arm, expert, new_session("expert"), episodes):
-            for record in records:
-                log.write(record)
-            transitions, done = transitions + len(records), done + 1
-            tell(done)
-        log.close()
+        with closing(TransitionLog(bag, arm.spec)) as log:
+            for records in demonstrate(arm, expert, new_session("expert"), episodes, stop_if_asked):
+                for record in records:
+                    log.write(record)
+                transitions, done = transitions + len(records), done + 1
+                tell(done)
         if done < episodes:
             raise DataError(f"the scripted expert succeeded in only {done} of {PATIENCE * episodes} episodes; expected "
                             f"{episodes}; the bag {bag} is incomplete")
         return transitions
-    finally:
-        arm.close()

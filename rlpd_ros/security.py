@@ -40,12 +40,12 @@ RIGHTS: dict[str, Rights] = {
                        qos.EPISODE)),
     "actor": Rights((qos.ACTION, qos.TRANSITIONS, qos.EPISODE, qos.ACTOR_STATUS),
                     (qos.SPACE_SPEC, qos.OBSERVATION, qos.POLICY_PARAMS, qos.TRANSITIONS_ACK, qos.LEARNER_STATUS,
-                     qos.INTERVENTION), calls=("reset",)),
+                     qos.INTERVENTION, qos.OUTCOME), calls=("reset",)),
     "monitor": Rights((qos.DIAGNOSTICS,), HEARD),
     "rlpd_doctor": Rights((), HEARD),
     "rlpd_progress": Rights((), (qos.LEARNER_STATUS, qos.ACTOR_STATUS)),
-    "teleop_joy": Rights((qos.INTERVENTION,), (qos.SPACE_SPEC, qos.JOY)),
-    "rlpd_teleop": Rights((qos.INTERVENTION,), (qos.SPACE_SPEC,)),
+    "teleop_joy": Rights((qos.INTERVENTION, qos.OUTCOME), (qos.SPACE_SPEC, qos.JOY)),
+    "rlpd_teleop": Rights((qos.INTERVENTION, qos.OUTCOME), (qos.SPACE_SPEC,)),
 }
 """Node -> its rights."""
 WATCHERS = ("rlpd_doctor", "rlpd_progress")  # in one enclave: they only listen

@@ -30,6 +30,8 @@ class ActorConfig:
     eval_min_episodes: int = parameter(
         10, "an evaluation goes on for so many episodes even when it cannot reach success_target any more", low=1)
     success_target: float = parameter(0.95, "share of successful greedy episodes at which training is done", 0.0, 1.0)
+    policy_acts: bool = parameter(
+        True, "act where no person does; otherwise the arm then holds still and nothing is recorded or evaluated")
     intervention_timeout: float = parameter(0.25, "s for which a person's last command goes before the policy", 0.0)
     resend_period: float = parameter(1.0, "s without a receipt after which transitions are sent again", 0.01)
     outbox_memory: int = parameter(
@@ -133,12 +135,17 @@ class TeleopJoyConfig:
     open_button: int = parameter(1, "button that opens the gripper, whose element then stays at 1; -1: none", low=-1)
     gripper: int = parameter(
         -1, "the gripper's element of the action, from 0; -1: the last one, if space_spec names it a gripper", low=-1)
-    gripper_start: float = parameter(1.0, "value of that element until a button is pressed", -1.0, 1.0)
+    gripper_start: float = parameter(
+        1.0, "value of that element until a button is pressed, if it is not the one that space_spec names a gripper, "
+             "which stays as it is", -1.0, 1.0)
+    stop_button: int = parameter(-1, "button that stops the policy, and lets it act again; -1: none", low=-1)
+    success_button: int = parameter(-1, "button that ends the episode in success, with reward 1; -1: none", low=-1)
+    failure_button: int = parameter(-1, "button that ends the episode without success; -1: none", low=-1)
     enable_button: int = parameter(
         -1, "button that must be held for the person to act; -1: none, who moves an axis or the gripper acts", low=-1)
-    linger: float = parameter(0.5, "s that a person without enable_button still acts after that, standing still", 0.0)
-    always: bool = parameter(
-        False, "send even when the person does not act, zeros and the gripper as it is: then no policy ever acts")
+    linger: float = parameter(
+        0.5, "s that a person keeps the policy from acting after that, and that a gripper has to close or open", 0.0)
+    always: bool = parameter(False, "hold the arm when the person does not act: then no policy ever does")
     rate: float = parameter(20.0, "Hz of actions; above 1 / intervention_timeout of the actor", 1.0, 1000.0)
     timeout: float = parameter(0.5, "s without a message of the device after which the arm is stopped", 0.05)
 

@@ -20,6 +20,7 @@ class ActorState(IntEnum):
     ACTING = 4
     EVALUATING = 5
     FINISHED = 6
+    WAITING_FOR_PERSON = 7
 
 
 @dataclass

@@ -11,10 +11,10 @@ import numpy as np
 
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.settings import TeleopJoyConfig
-from rlpd_ros.types import SpaceSpec
+from rlpd_ros.types import Command, Source, SpaceSpec
 from rlpd_ros.untrusted import printable
 
-OPEN, CLOSED = 1.0, -1.0  # of the gripper's element
+OPEN, CLOSED, AS_IT_IS = 1.0, -1.0, np.nan  # of the gripper's element
 
 
 def element_names(spec: SpaceSpec) -> list[str]:
@@ -22,17 +22,12 @@ def element_names(spec: SpaceSpec) -> list[str]:
     return [f.name if f.size == 1 else f"{f.name}[{i}]" for f in spec.action for i in range(f.size)]
 
 
-def gripper_of(spec: SpaceSpec) -> int | None:
-    """Return which element of the action is the gripper's: the last one, if it is alone in a field of such a name."""
-    last = spec.action[-1]
-    return spec.action_size - 1 if last.size == 1 and "gripper" in last.name.lower() else None
-
-
 class Teleoperator(ABC):
     """A person who moves an arm of ``spec``: what all devices share.
 
-    The element ``gripper`` stays as the person has put it, at first at ``opening``; the others are ``moved``, and zero
-    while nobody moves them. With ``always`` there is an action at any time, so that no policy acts in between.
+    The element ``gripper`` stays as it is until the person puts it elsewhere, and then so until they let go; the others
+    are ``moved``, and zero while nobody moves them. While the person pauses, and with ``always`` also when they have
+    let go, the arm is held: no policy acts in between. Raises ConfigError for a space in which 0 is no standstill.
     """
 
     def __init__(self, spec: SpaceSpec, gripper: int | None, always: bool, opening: float = OPEN) -> None:
@@ -40,36 +35,52 @@ class Teleoperator(ABC):
         self.gripper = gripper
         self.moved = [i for i in range(spec.action_size) if i != gripper]
         self.always = always
-        self.opening = opening
-        self._acted = False
+        self.opening = self._untouched = AS_IT_IS if gripper == spec.gripper else opening
+        self._sent = False
+        bounds = [pair for f in spec.action for pair in zip(f.low, f.high, strict=True)]
+        for i in self.moved:
+            low, high = bounds[i]
+            if not np.isclose(low, -high):
+                raise ConfigError(f"{printable(self.names[i])}: expected bounds as far below 0 as above, so that an "
+                                  f"action of 0 is no motion, found {low:g} to {high:g}: who moves another element "
+                                  "would move this one too")
 
     @abstractmethod
     def motion(self, now: float) -> np.ndarray | None:
         """Return what the person asks of the ``moved`` elements (n,) at ``now``, s; None if that is nothing."""
 
-    def action(self, now: float) -> np.ndarray | None:
-        """Return the action to send at ``now``, s, float32 (action_size,) in [-1, 1]; None to send nothing.
+    @abstractmethod
+    def pauses(self, now: float) -> bool:
+        """Tell whether the person, who does nothing at ``now``, s, has not let go either."""
 
-        When the person lets go one action without motion follows: the last one goes before the policy for a while yet
+    def command(self, now: float) -> Command | None:
+        """Return what to send at ``now``, s; None to send nothing.
+
+        When the person lets go the arm is held once more: a command goes before the policy for a while yet
         (``intervention_timeout``), and the arm must not move on for so long.
         """
-        return self._compose(self.motion(now))
-
-    def stop(self) -> np.ndarray | None:
-        """Return the last action to send before this program goes away; None if there is nothing to stop."""
-        return self._compose(None)
-
-    def _compose(self, motion: np.ndarray | None) -> np.ndarray | None:
-        acts, acted = motion is not None, self._acted
-        self._acted = acts
-        if not (acts or acted or self.always):
-            return None
-        action = np.zeros(len(self.names), np.float32)
+        motion = self.motion(now)
         if motion is not None:
-            action[self.moved] = np.clip(motion, -1.0, 1.0)
+            return self._compose(motion, Source.INTERVENTION)
+        return self._hold(self.always or self.pauses(now))
+
+    def stop(self) -> Command | None:
+        """Return the last command before this program goes away; None if there is nothing to stop."""
+        return self._hold(self.always)
+
+    def _hold(self, goes_on: bool) -> Command | None:
+        sent, self._sent = self._sent, goes_on
+        if not goes_on:
+            self.opening = self._untouched
+        return self._compose(np.zeros(len(self.moved)), Source.HOLD) if goes_on or sent else None
+
+    def _compose(self, motion: np.ndarray, source: Source) -> Command:
+        self._sent = self._sent or source is Source.INTERVENTION
+        action = np.zeros(len(self.names), np.float32)
+        action[self.moved] = np.clip(motion, -1.0, 1.0)
         if self.gripper is not None:
             action[self.gripper] = self.opening
-        return action
+        return Command(action, source)
 
 
 class JoyTeleoperator(Teleoperator):
@@ -80,15 +91,17 @@ class JoyTeleoperator(Teleoperator):
     """
 
     def __init__(self, config: TeleopJoyConfig, spec: SpaceSpec, now: float) -> None:
-        gripper = gripper_of(spec) if config.gripper < 0 else config.gripper
+        gripper = spec.gripper if config.gripper < 0 else config.gripper
         super().__init__(spec, gripper, config.always, config.gripper_start)
         self._check(config)
         self._config = config
         self._scales = np.resize(config.scales, len(config.axes))
         self._motion = np.zeros(len(self.moved))
         self._enabled = False
-        self._acts_until = -np.inf
+        self._grips_until = self._pauses_until = -np.inf
         self._heard_at = now
+        self._pressed: set[int] = set()
+        self._verdict: bool | None = None
 
     def _check(self, config: TeleopJoyConfig) -> None:
         names = ", ".join(printable(self.names[i]) for i in self.moved)
@@ -101,10 +114,11 @@ class JoyTeleoperator(Teleoperator):
         if len(config.scales) not in (1, len(config.axes)):
             raise ConfigError(f"parameter 'scales': expected one number, or one for each of {len(config.axes)} axes, "
                               f"found {list(config.scales)}")
-        buttons = [b for b in (config.close_button, config.open_button, config.enable_button) if b >= 0]
+        buttons = [b for b in (config.close_button, config.open_button, config.enable_button, config.stop_button,
+                               config.success_button, config.failure_button) if b >= 0]
         if len(set(buttons)) < len(buttons):
-            raise ConfigError("parameters 'close_button', 'open_button', 'enable_button': expected different buttons, "
-                              f"found {buttons}")
+            raise ConfigError("parameters 'close_button', 'open_button', 'enable_button', 'stop_button', "
+                              f"'success_button', 'failure_button': expected different buttons, found {buttons}")
 
     def hear(self, axes: Sequence[float], buttons: Sequence[int], now: float) -> None:
         """Take a message that came at ``now``, s: the device's axes in [-1, 1], its buttons not 0 while pressed.
@@ -131,18 +145,32 @@ class JoyTeleoperator(Teleoperator):
         closes, opens = (self.gripper is not None and pressed(b) for b in (config.close_button, config.open_button))
         if self._enabled and (closes or opens):
             self.opening = CLOSED if closes else OPEN
+            self._grips_until = now + config.linger
         if closes or opens or self._motion.any():
-            self._acts_until = now + config.linger
+            self._pauses_until = now + config.linger
+        before, self._pressed = self._pressed, {b for b in range(len(buttons)) if buttons[b]}
+        new = self._pressed - before
+        if config.stop_button in new:
+            self.always = not self.always
+        if new & {config.success_button, config.failure_button}:
+            self._verdict = config.success_button in new
+
+    def take_verdict(self) -> bool | None:
+        """Return, once, whether the person has said that the episode is a success, or that it is over without."""
+        verdict, self._verdict = self._verdict, None
+        return verdict
 
     def lost(self, now: float) -> bool:
         """Tell whether the device has been silent for so long that its cable seems to be out."""
         return now - self._heard_at > self._config.timeout
 
     def motion(self, now: float) -> np.ndarray | None:
-        if self.lost(now) or not self._enabled:
-            return None
-        held = self._config.enable_button >= 0
-        return self._motion if held or self._motion.any() or now <= self._acts_until else None
+        acts = self._motion.any() or now <= self._grips_until
+        return self._motion if acts and self._enabled and not self.lost(now) else None
+
+    def pauses(self, now: float) -> bool:
+        held = self._config.enable_button >= 0 or now <= self._pauses_until
+        return self._enabled and held and not self.lost(now)
 
     def __str__(self) -> str:
         config = self._config
@@ -153,6 +181,10 @@ class JoyTeleoperator(Teleoperator):
                 (config.close_button, "closes"), (config.open_button, "opens")) if button >= 0]
         still = [self.names[i] for i in self.moved if self.names[i] not in {name for _, name in wired}]
         parts += [f"nothing moves {', '.join(still)}"] if still else []
+        parts += [f"button {button} {what}" for button, what in (
+            (config.stop_button, "stops the policy, and lets it act again"),
+            (config.success_button, "ends the episode in success"),
+            (config.failure_button, "ends it without")) if button >= 0]
         parts += [f"only while button {config.enable_button} is held"] if config.enable_button >= 0 else []
         return printable("; ".join(parts))
 
@@ -176,35 +208,42 @@ class KeyTeleoperator(Teleoperator):
     """A person at a keyboard, of which a terminal tells only that keys are pressed. ``speed`` is of 1."""
 
     def __init__(self, spec: SpaceSpec, speed: float, always: bool = False) -> None:
-        super().__init__(spec, gripper_of(spec), always)
+        super().__init__(spec, spec.gripper, always)
         self.speed = speed
         self._keys = {key: (i, sign) for i, pair in enumerate(MOTION_KEYS[:len(self.moved)])
                       for key, sign in zip(pair, (1.0, -1.0), strict=True)}
         self._signs = np.zeros(len(self.moved))
         self._held_until = np.full(len(self.moved), -np.inf)
-        self._acts_until = -np.inf
+        self._closed = False  # what the key for it has last asked of the gripper
+        self._grips_until = self._pauses_until = -np.inf
 
     def press(self, key: str, now: float) -> None:
-        """Take a key at ``now``, s. One without a meaning stops all motion."""
+        """Take a key at ``now``, s. One without a meaning stops all motion, of the policy too."""
         if key in self._keys:
             i, sign = self._keys[key]
             repeats = self._signs[i] == sign and now < self._held_until[i]
             self._held_until[i] = max(self._held_until[i], now + REPEATED_HOLD) if repeats else now + HOLD
             self._signs[i] = sign
-            self._acts_until = self._held_until[i] + LINGER
+            self._pauses_until = self._held_until[i] + LINGER
         elif key == "g" and self.gripper is not None:
-            self.opening = -self.opening
-            self._acts_until = max(self._acts_until, now + LINGER)
+            self._closed = not self._closed
+            self.opening = CLOSED if self._closed else OPEN
+            self._grips_until = now + LINGER
+            self._pauses_until = max(self._pauses_until, now + LINGER)
         elif key in ("+", "=", "-"):
             self.speed = min(max(self.speed / FASTER if key == "-" else self.speed * FASTER, SLOWEST), 1.0)
         elif key == " ":
             self.always = not self.always
         else:
-            self._held_until[:] = -np.inf
+            self._held_until[:] = self._grips_until = -np.inf
+            self.always = True
 
     def motion(self, now: float) -> np.ndarray | None:
         held = now < self._held_until
-        return np.where(held, self._signs * self.speed, 0.0) if held.any() or now < self._acts_until else None
+        return np.where(held, self._signs * self.speed, 0.0) if held.any() or now < self._grips_until else None
+
+    def pauses(self, now: float) -> bool:
+        return now < self._pauses_until
 
     def help(self) -> list[str]:
         """Return lines that tell which key does what."""
@@ -212,8 +251,9 @@ class KeyTeleoperator(Teleoperator):
         lines = [f"  {keys[0]} {keys[1]}  {arrows[i] if i < len(arrows) else '':<14}  {self.names[element]} +, -"
                  for i, (keys, element) in enumerate(zip(MOTION_KEYS, self.moved, strict=False))]
         if self.gripper is not None:
-            lines.append(f"  g                    {self.names[self.gripper]}: close, open")
+            lines.append(f"  g                    {self.names[self.gripper]}: close, open, close ...")
         rest = [self.names[i] for i in self.moved[len(MOTION_KEYS):]]
         lines += [f"  no keys are left for {', '.join(rest)}: use teleop_joy"] if rest else []
         return [printable(line) for line in lines] + [
-            "  + -  speed     space  send always, or only while you act     q  end     any other key  stop"]
+            "  y    the episode is a success and ends     n  it ends without     + -  speed     q  leave",
+            "  space  stop the policy, or let it act      any other key  stop all motion, and the policy"]

@@ -127,6 +127,12 @@ class SpaceSpec:
         return sum(f.size for f in self.action)
 
     @cached_property
+    def gripper(self) -> int | None:
+        """Return which element of the action is the gripper's: the last, if it is alone in a field of such a name."""
+        last = self.action[-1]
+        return self.action_size - 1 if last.size == 1 and "gripper" in last.name.lower() else None
+
+    @cached_property
     def state_bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Return low and high of the concatenated state, float32 (state_size,) each."""
         return _bounds(self.state_fields)
@@ -236,6 +242,13 @@ class ActionRecord:
     policy_version: int
     source: Source
     stamp: int = 0  # ns, of the observation answered
+
+
+class Command(NamedTuple):
+    """What a person wants of the arm."""
+
+    action: np.ndarray  # float32 (action_size,), [-1, 1]; NaN for a gripper that stays as it is
+    source: Source  # INTERVENTION, or HOLD: the arm shall stand still, of which nothing is learned
 
 
 WINDOW = 500  # transitions under way, of all senders together: half of what the middleware queues

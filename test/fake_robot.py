@@ -27,6 +27,7 @@ class FakeRobot:
         self.silent = False  # publishes nothing
         self.blocked = False  # does not move
         self.commands: list[JointTrajectory] = []
+        self.speeds: list[float] = []  # rad/s that each command asked of the joint that had the longest way
         self._context = Context()
         rclpy.init(args=[], context=self._context)
         self._node = rclpy.create_node("fake_robot", context=self._context)
@@ -54,5 +55,7 @@ class FakeRobot:
     def _on_command(self, message: JointTrajectory) -> None:
         assert tuple(message.joint_names) == self.joints
         self.commands.append(message)
+        target, time = np.array(message.points[-1].positions), message.points[-1].time_from_start
+        self.speeds.append(np.abs(target - self.position).max() / (time.sec + 1e-9 * time.nanosec))
         if not self.blocked:
-            self.position = np.array(message.points[-1].positions)
+            self.position = target

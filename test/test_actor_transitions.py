@@ -151,7 +151,7 @@ def test_an_episode_cut_short_by_the_arms_restart_pairs_with_nothing() -> None:
     world.observe(0)
     world.advance()
     assert [(r.sequence, r.episode, r.step) for r in world.sent] == [(1, 1, 0), (2, 2, 0)]
-    assert world.episodes == []
+    assert [(e.episode, e.steps, e.success, e.truncated) for e in world.episodes] == [(1, 1, False, True)]
 
 
 def test_an_episode_that_somebody_else_began_is_not_joined() -> None:

@@ -2,6 +2,7 @@
 """What every arm driver must do, whatever it drives."""
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from fake_robot import FakeRobot
 from gymnasium import spaces
 
 from rlpd_ros.arm.config import ArmConfig
-from rlpd_ros.arm.factory import make_arm
+from rlpd_ros.arm.factory import make_arm, make_arm_alone
 from rlpd_ros.arm.opengl import find_backend
 from rlpd_ros.errors import ConfigError, DataError
 
@@ -234,6 +235,18 @@ def test_closing_twice_is_harmless(arm):
 def test_an_arm_that_is_not_there_is_named(arm, says):
     with pytest.raises(ConfigError, match=says):
         make_arm(ArmConfig(arm=arm))
+
+
+def test_an_arm_that_nobody_ticks_keeps_the_time_itself(robot):
+    config = replace(ARMS["own with a driver in ROS"], lockstep=False)
+    arm = make_arm_alone(config)
+    assert arm.spec.lockstep
+    arm.reset()
+    began = time.monotonic()
+    for _ in range(6):
+        arm.step(np.zeros(2))
+    assert time.monotonic() - began >= 6 / config.control_rate
+    arm.close()
 
 
 def test_an_arm_of_ones_own_is_told_what_only_it_knows():

@@ -172,6 +172,27 @@ def test_a_refused_action_moves_nothing_and_is_told() -> None:
     assert world.arm.steps == 0
 
 
+def test_what_an_arm_refuses_is_not_tried_again_on_what_was_seen_before(monkeypatch) -> None:
+    world = World(lockstep=True)
+    step = world.arm.step
+
+    def refuse(action: np.ndarray) -> None:
+        raise DataError("no controller")
+
+    monkeypatch.setattr(world.arm, "step", refuse)
+    world.answer(1.0)
+    assert world.warnings == ["action refused, holding still: no controller"]
+    seen = world.observations[-1].stamp
+    monkeypatch.setattr(world.arm, "step", step)
+    world.driver.tick()
+    assert world.arm.holds == 1
+    assert world.observations[-1].stamp != seen
+    world.answer(1.0, stamp=seen)
+    assert world.arm.steps == 0
+    world.answer(-1.0)
+    assert world.arm.steps == 1
+
+
 def test_a_refused_action_does_not_take_the_place_of_a_good_one() -> None:
     world = World(lockstep=False)
     world.answer(0.5)

@@ -70,7 +70,8 @@ LATCHED, VOLATILE = QoSDurabilityPolicy.TRANSIENT_LOCAL, QoSDurabilityPolicy.VOL
 RELIABLE, BEST_EFFORT = QoSReliabilityPolicy.RELIABLE, QoSReliabilityPolicy.BEST_EFFORT
 TABLE = {
     "space_spec": (RELIABLE, LATCHED, 1), "observation": (RELIABLE, VOLATILE, 1), "action": (RELIABLE, VOLATILE, 1),
-    "intervention": (BEST_EFFORT, VOLATILE, 1), "transitions": (RELIABLE, VOLATILE, 1000),
+    "intervention": (BEST_EFFORT, VOLATILE, 1), "outcome": (RELIABLE, VOLATILE, 1),
+    "transitions": (RELIABLE, VOLATILE, 1000),
     "transitions_ack": (RELIABLE, VOLATILE, 100), "demo_transitions": (RELIABLE, VOLATILE, 1000),
     "demo_manifest": (RELIABLE, LATCHED, 1), "policy_params": (RELIABLE, LATCHED, 1),
     "policy_version": (RELIABLE, LATCHED, 1), "actor_status": (RELIABLE, VOLATILE, 10),

@@ -23,6 +23,7 @@ import ros2_control_arm
 
 JOINTS, HOME = ("elbow", "wrist"), (0.5, -1.5)
 RATE = 50.0  # Hz
+CONFIG = ArmConfig(control_rate=RATE, max_episode_steps=100)
 QUICK = {"moved": 2, "max_speed": 5.0, "home_speed": 5.0, "max_state_age": 1.0}
 
 
@@ -37,8 +38,7 @@ def robot(domain):
 def make(domain):
     made = []
 
-    def make(**settings):
-        config = ArmConfig(control_rate=RATE, max_episode_steps=100)
+    def make(config=CONFIG, **settings):
         made.append(ros2_control_arm.Ros2ControlArm(config, joints=JOINTS, home=HOME, **{**QUICK, **settings}))
         return made[-1]
 
@@ -59,6 +59,12 @@ def wait(condition):
         time.sleep(0.005)
 
 
+def put(robot, arm, position):
+    """Move the robot by hand, and wait until the arm has heard of it."""
+    robot.position = np.array(position)
+    wait(lambda: np.allclose(arm._connection._position, position, rtol=0.0))
+
+
 def test_a_reset_goes_home_at_its_own_speed(robot, make):
     start = robot.position
     observation = make(home_speed=0.5).reset()
@@ -67,6 +73,15 @@ def test_a_reset_goes_home_at_its_own_speed(robot, make):
     assert len(way) >= 10
     np.testing.assert_allclose(robot.position, HOME)
     np.testing.assert_allclose(observation.state[:2], HOME)
+
+
+def test_a_reset_in_real_time_takes_its_time_too(robot, make):
+    arm = make(ArmConfig(control_rate=10.0, lockstep=False), home_speed=0.2)
+    arm.hold()
+    began = time.monotonic()
+    arm.reset()
+    assert len(robot.commands) == 5
+    assert time.monotonic() - began >= 5 / 10.0
 
 
 def test_commands_stay_within_speed_and_range(robot, make):
@@ -94,6 +109,55 @@ def test_commands_do_not_run_away_from_an_arm_that_is_blocked(robot, make):
     results = [arm.step(np.ones(2)) for _ in range(6)]
     np.testing.assert_allclose(commanded(robot)[-1], np.add(HOME, 0.12))
     assert (results[-1].executed_action == 0.0).all()
+
+
+def test_a_blocked_joint_that_is_measured_a_little_off_was_not_moved(robot, make):
+    arm = make(max_lead=0.12)
+    arm.reset()
+    robot.blocked = True
+    for _ in range(4):
+        arm.step(np.ones(2))
+    put(robot, arm, np.subtract(HOME, 0.01))
+    arm.step(np.ones(2))
+    np.testing.assert_allclose(commanded(robot)[-1], np.add(HOME, 0.11))
+
+
+def test_a_joint_that_was_moved_by_hand_goes_on_from_there(robot, make):
+    arm = make()
+    arm.reset()
+    put(robot, arm, np.add(HOME, [0.4, 0.1]))
+    result = arm.step(np.zeros(2))
+    np.testing.assert_allclose(robot.position, np.add(HOME, [0.4, 0.0]))  # 0.1 may be what something blocks
+    assert (result.executed_action == 0.0).all()
+    result = arm.step(np.ones(2))
+    np.testing.assert_allclose(robot.position, np.add(HOME, [0.45, 0.05]))
+    np.testing.assert_allclose(result.executed_action, 1.0)
+    put(robot, arm, np.add(HOME, [0.7, 0.0]))  # beyond the range
+    result = arm.step(np.zeros(2))
+    np.testing.assert_allclose(robot.position, np.add(HOME, [0.65, 0.05]))
+    np.testing.assert_allclose(result.executed_action, [-1.0, 0.0], atol=1e-6)
+
+
+def test_an_arm_that_was_moved_or_freed_is_not_hurried(robot, make):
+    arm = make(max_speed=2.0, home_speed=0.5, max_lead=0.12)
+    arm.reset()
+    assert max(robot.speeds) <= 0.5 * (1 + 1e-6)
+    robot.blocked = True
+    for _ in range(4):
+        arm.step(np.ones(2))
+    robot.blocked = False
+    arm.step(np.zeros(2))
+    np.testing.assert_allclose(robot.position, np.add(HOME, 0.12))
+    for away in (-0.1, 0.4):
+        put(robot, arm, robot.position + away)
+        arm.step(-np.ones(2))
+    assert max(robot.speeds) <= 2.0 * (1 + 1e-6)
+    robot.blocked = True
+    arm._home_timeout, count = 0.5, len(robot.speeds)
+    with pytest.raises(ConfigError, match="reset: expected the joints at home"):
+        arm.reset()
+    assert len(robot.speeds) - count > 10
+    assert max(robot.speeds[count:]) <= 0.5 * (1 + 1e-6)
 
 
 def test_an_arm_that_is_not_heard_is_not_moved(robot, make, monkeypatch):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
@@ -20,7 +21,8 @@ from rlpd_ros.types import Source, SpaceField, SpaceSpec
 
 SPEC = SpaceSpec("test", (SpaceField.box("state", [-1], [1]),),
                  (SpaceField.box("motion", [-1] * 3, [1] * 3), SpaceField.box("gripper", [0], [1])), 10.0, "base", 100)
-STILL = [0.0, 0.0, 0.0, 1.0]
+KEEP = math.nan  # of the gripper
+STILL = [0.0, 0.0, 0.0, KEEP]
 
 
 class Device:
@@ -53,7 +55,8 @@ def device(graph, publish_space) -> Device:
 def until_sent(graph, *action: float) -> Action:
     def sent():
         last = graph.last(qos.INTERVENTION)
-        fits = last is not None and len(last.action) == len(action) and np.allclose(last.action, action, atol=1e-6)
+        fits = last is not None and len(last.action) == len(action) and np.allclose(
+            last.action, action, atol=1e-6, equal_nan=True)
         return last if fits else None
 
     return graph.until(sent, f"the action {action}")
@@ -70,33 +73,33 @@ def test_what_the_person_does_is_sent_as_an_action_and_else_nothing(graph, devic
     graph.add(TeleopJoyNode, deadband=0.0, linger=0.2)
     assert wait(graph, 0.5) == []
     device.axes = [0.5, -0.25, 0.0]
-    sent = until_sent(graph, 0.5, -0.25, 0.0, 1.0)
+    sent = until_sent(graph, 0.5, -0.25, 0.0, KEEP)
     assert (sent.source, sent.episode, sent.step, sent.policy_version) == (Source.INTERVENTION, 0, 0, 0)
     assert sent.session.startswith("teleop_joy-")
     assert abs(messages.stamp_of(sent) - time.time_ns()) < 10e9
     device.buttons = [1, 0]
     until_sent(graph, 0.5, -0.25, 0.0, -1.0)
     device.axes, device.buttons = [0.0, 0.0, 0.0], [0, 0]
-    until_sent(graph, 0.0, 0.0, 0.0, -1.0)
+    assert until_sent(graph, *STILL).source == Source.HOLD
     graph.until(lambda: wait(graph, 0.5) == [], "silence, so that the policy may act")
 
 
 def test_actions_come_at_a_fixed_rate_however_often_the_device_speaks(graph, device):
     graph.add(TeleopJoyNode, rate=10.0)
     device.axes = [1.0, 0.0, 0.0]
-    until_sent(graph, 1.0, 0.0, 0.0, 1.0)
+    until_sent(graph, 1.0, 0.0, 0.0, KEEP)
     assert 10 <= len(wait(graph, 2.0)) <= 21
 
 
 def test_a_pulled_cable_stops_the_arm_and_is_told_and_so_is_its_return(graph, device, capfd):
     graph.add(TeleopJoyNode, timeout=0.3)
     device.axes = [1.0, 0.0, 0.0]
-    until_sent(graph, 1.0, 0.0, 0.0, 1.0)
+    until_sent(graph, 1.0, 0.0, 0.0, KEEP)
     device.plugged = False
     until_sent(graph, *STILL)
     assert wait(graph, 0.5) == []
     device.plugged = True
-    until_sent(graph, 1.0, 0.0, 0.0, 1.0)
+    until_sent(graph, 1.0, 0.0, 0.0, KEEP)
     told = "".join(capfd.readouterr())
     assert told.count("no message on /joy for 0.3 s: the arm is not moved. Is the device plugged in") == 1
     assert told.count("/joy: the device is there") == 1
@@ -107,7 +110,7 @@ def test_with_always_the_arm_is_held_still_without_a_device_and_without_a_hand_o
     graph.add(TeleopJoyNode, always=True, timeout=0.3)
     until_sent(graph, *STILL)
     device.plugged, device.axes = True, [0.0, 1.0, 0.0]
-    until_sent(graph, 0.0, 1.0, 0.0, 1.0)
+    until_sent(graph, 0.0, 1.0, 0.0, KEEP)
     device.plugged = False
     until_sent(graph, *STILL)
     assert len(wait(graph, 1.0)) > 5
@@ -116,16 +119,27 @@ def test_with_always_the_arm_is_held_still_without_a_device_and_without_a_hand_o
 def test_the_arm_stands_still_when_the_node_ends(graph, device):
     node = graph.add(TeleopJoyNode)
     device.axes = [1.0, 0.0, 0.0]
-    until_sent(graph, 1.0, 0.0, 0.0, 1.0)
+    until_sent(graph, 1.0, 0.0, 0.0, KEEP)
     graph.remove(node)
     graph.drain()
-    until_sent(graph, *STILL)
+    assert until_sent(graph, *STILL).source == Source.HOLD
+
+
+def test_a_button_ends_the_episode(graph, device):
+    graph.listen(qos.OUTCOME)
+    graph.add(TeleopJoyNode, success_button=2, failure_button=3)
+    device.buttons = [0, 0, 1, 0]
+    graph.until(lambda: graph.heard["outcome"], "the word")
+    device.buttons = [0, 0, 0, 1]
+    graph.until(lambda: len(graph.heard["outcome"]) > 1, "the next word")
+    assert [said.success for said in graph.heard["outcome"]] == [True, False]
+    assert abs(messages.stamp_of(graph.last(qos.OUTCOME)) - time.time_ns()) < 10e9
 
 
 def test_messages_that_make_no_sense_are_refused_and_told(graph, device, capfd):
     graph.add(TeleopJoyNode, timeout=0.3)
     device.axes = [1.0, 0.0, 0.0]
-    until_sent(graph, 1.0, 0.0, 0.0, 1.0)
+    until_sent(graph, 1.0, 0.0, 0.0, KEEP)
     device.axes = [float("nan"), 0.0, 0.0]
     until_sent(graph, *STILL)
     device.axes = [1.0]
@@ -133,7 +147,7 @@ def test_messages_that_make_no_sense_are_refused_and_told(graph, device, capfd):
     told = "".join(capfd.readouterr())
     assert "refused (refusal 1): joy: axes: expected finite numbers, found [nan  0.  0.]" in told
     device.axes = [1.0, 0.0, 0.0]
-    until_sent(graph, 1.0, 0.0, 0.0, 1.0)
+    until_sent(graph, 1.0, 0.0, 0.0, KEEP)
 
 
 def test_another_topic_and_another_namespace(graph, capfd):
@@ -160,11 +174,11 @@ def test_an_arm_that_the_parameters_do_not_fit_ends_the_node(graph, device):
 def test_another_arm_counts_if_the_parameters_fit_it(graph, device, publish_space, capfd):
     graph.add(TeleopJoyNode)
     device.axes = [1.0, 0.0, 0.0]
-    until_sent(graph, 1.0, 0.0, 0.0, 1.0)
+    until_sent(graph, 1.0, 0.0, 0.0, KEEP)
     publish_space(replace(SPEC, action=SPEC.action[1:]))
     graph.until(lambda: "refused (refusal 1): space_spec: parameter 'axes': expected at most 0" in "".join(
         capfd.readouterr()))
-    until_sent(graph, 1.0, 0.0, 0.0, 1.0)
+    until_sent(graph, 1.0, 0.0, 0.0, KEEP)
     publish_space(replace(SPEC, action=SPEC.action[:1]))
     until_sent(graph, 1.0, 0.0, 0.0)
 

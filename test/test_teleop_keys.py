@@ -80,6 +80,7 @@ def listening(graph, terminal, domain, monkeypatch):
     """Be the arm's driver and the actor, as far as the person meets them."""
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
     graph.listen(qos.INTERVENTION)
+    graph.listen(qos.OUTCOME)
     qos.publisher(graph.ears, qos.SPACE_SPEC).publish(messages.from_space_spec(SPEC, 1))
     return graph
 
@@ -102,18 +103,22 @@ def test_keys_move_the_arm_and_the_line_says_so(listening, terminal):
     assert terminal.raw
     assert not listening.heard["intervention"]
     terminal.type("w")
-    hear(listening, terminal, 0.4, 0.0, 0.0, 1.0)
+    hear(listening, terminal, 0.4, 0.0, 0.0, None)
     assert {a.source for a in listening.heard["intervention"]} == {Source.INTERVENTION}
-    listening.until(lambda: terminal.shows(r"sent to 1: motion\[0\] \+0.40, gripper \+1.00"))
+    listening.until(lambda: terminal.shows(r"sent to 1: motion\[0\] \+0.40"))
     terminal.type("\x1b[C")
-    hear(listening, terminal, None, -0.4, 0.0, 1.0)
+    hear(listening, terminal, None, -0.4, 0.0, None)
     terminal.type("g")
     hear(listening, terminal, None, None, 0.0, -1.0)
     terminal.type("+r")
-    hear(listening, terminal, None, None, 0.5, -1.0)
+    hear(listening, terminal, None, None, 0.5, None)
     terminal.type(" ")
-    listening.until(lambda: terminal.shows("always on"))
-    hear(listening, terminal, 0.0, 0.0, 0.0, -1.0)
+    listening.until(lambda: terminal.shows("hold still, the policy too"))
+    hear(listening, terminal, 0.0, 0.0, 0.0, None)
+    assert listening.last(qos.INTERVENTION).source == Source.HOLD
+    for key, success in (("y", True), ("n", False)):
+        terminal.type(key)
+        listening.until(lambda success=success: (said := listening.last(qos.OUTCOME)) and said.success == success)
     terminal.type("q")
     listening.until(lambda: process.poll() is not None)
     assert process.returncode == 0
@@ -122,7 +127,7 @@ def test_keys_move_the_arm_and_the_line_says_so(listening, terminal):
 
 def test_with_always_it_sends_from_the_start_at_its_rate(listening, terminal):
     terminal.start("--always", "--rate", "10")
-    hear(listening, terminal, 0.0, 0.0, 0.0, 1.0)
+    hear(listening, terminal, 0.0, 0.0, 0.0, None)
     began = time.monotonic()
     listening.heard["intervention"].clear()
     listening.until(lambda: time.monotonic() - began > 2.0)
@@ -134,12 +139,13 @@ def test_however_it_ends_the_arm_is_stopped_and_the_terminal_as_before(listening
     process = terminal.start("--speed", "1")
     listening.until(lambda: terminal.shows("nothing is sent"))
     terminal.type("s")
-    hear(listening, terminal, -1.0, 0.0, 0.0, 1.0)
+    hear(listening, terminal, -1.0, 0.0, 0.0, None)
     if isinstance(end, str):
         terminal.type(end)
     else:
         process.send_signal(end)
-    hear(listening, terminal, 0.0, 0.0, 0.0, 1.0)
+    hear(listening, terminal, 0.0, 0.0, 0.0, None)
+    assert listening.last(qos.INTERVENTION).source == Source.HOLD
     listening.until(lambda: process.poll() is not None)
     assert process.returncode == 0
     assert termios.tcgetattr(terminal.slave) == terminal.modes
@@ -165,7 +171,7 @@ def test_while_it_is_suspended_the_terminal_is_as_before(listening, terminal):
     process.send_signal(signal.SIGCONT)
     listening.until(lambda: terminal.raw, "keys again")
     terminal.type("w")
-    hear(listening, terminal, 0.3, 0.0, 0.0, 1.0)
+    hear(listening, terminal, 0.3, 0.0, 0.0, None)
 
 
 def test_the_terminal_is_as_before_after_an_exception(terminal):

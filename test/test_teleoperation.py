@@ -21,10 +21,11 @@ from rlpd_ros.teleoperation import (
     JoyTeleoperator,
     KeyTeleoperator,
     element_names,
-    gripper_of,
     split_keys,
 )
-from rlpd_ros.types import SpaceField, SpaceSpec
+from rlpd_ros.types import Source, SpaceField, SpaceSpec
+
+KEEP = math.nan  # of a gripper
 
 
 def space(*fields: SpaceField) -> SpaceSpec:
@@ -44,14 +45,31 @@ def joy(spec: SpaceSpec = PANDA, **parameters) -> JoyTeleoperator:
     return JoyTeleoperator(TeleopJoyConfig(**{"deadband": 0.0, **parameters}), spec, now=0.0)
 
 
+def moves(person, now: float, *action: float) -> None:
+    """Expect that the person acts."""
+    command = person.command(now)
+    assert command.source is Source.INTERVENTION
+    assert command.action.dtype == np.float32
+    np.testing.assert_allclose(command.action, action, rtol=1e-6)
+
+
+def holds(person, now: float, gripper: float | None = None) -> None:
+    """Expect that the arm is held, which nobody learns from."""
+    command = person.command(now)
+    assert command.source is Source.HOLD
+    assert not command.action[person.moved].any()
+    if gripper is not None:
+        np.testing.assert_array_equal(command.action[-1], np.float32(gripper))
+
+
 # Spaces
 
 
 def test_elements_have_names_and_a_gripper_is_known_by_its_own():
     assert element_names(PANDA) == ["ee_motion[0]", "ee_motion[1]", "ee_motion[2]", "gripper_opening"]
-    assert [gripper_of(spec) for spec in (PANDA, PLAIN, TURNING)] == [3, None, 12]
-    assert gripper_of(space(box("Gripper", 1), box("motion", 3))) is None
-    assert gripper_of(space(box("gripper_and_wrist", 2))) is None
+    assert [spec.gripper for spec in (PANDA, PLAIN, TURNING)] == [3, None, 12]
+    assert space(box("Gripper", 1), box("motion", 3)).gripper is None
+    assert space(box("gripper_and_wrist", 2)).gripper is None
 
 
 # Joysticks
@@ -60,94 +78,133 @@ def test_elements_have_names_and_a_gripper_is_known_by_its_own():
 def test_axes_become_motion_by_their_order_sign_and_scale():
     person = joy(axes=(1, 0, 4), scales=(1.0, -0.5, 1.0))
     person.hear([0.4, 0.8, 0.0, 0.0, -0.2], [], 0.0)
-    np.testing.assert_allclose(person.action(0.0), [0.8, -0.2, -0.2, 1.0], rtol=1e-6)
-    assert person.action(0.0).dtype == np.float32
+    moves(person, 0.0, 0.8, -0.2, -0.2, KEEP)
     person = joy(axes=(2, -1), scales=(2.0,))
     person.hear([0.0, 0.0, 0.3], [], 0.0)
-    np.testing.assert_allclose(person.action(0.0), [0.6, 0.0, 0.0, 1.0], rtol=1e-6)
+    moves(person, 0.0, 0.6, 0.0, 0.0, KEEP)
 
 
 def test_motion_begins_softly_at_the_edge_of_the_deadband():
     person = joy(deadband=0.2)
-    for value, expected in ((0.2, 0.0), (-0.2, 0.0), (0.3, 0.125), (-0.6, -0.5), (1.0, 1.0)):
+    for value, expected in ((0.3, 0.125), (-0.6, -0.5), (1.0, 1.0)):
         person.hear([value, 0.0, 0.0], [], 0.0)
-        np.testing.assert_allclose(person.motion(0.0)[0] if expected else 0.0, expected, atol=1e-9)
+        np.testing.assert_allclose(person.motion(0.0)[0], expected, atol=1e-9)
     person = joy(deadband=0.2)
     person.hear([0.2, -0.1, 0.0], [], 0.0)
-    assert person.action(0.0) is None
+    assert person.command(0.0) is None
 
 
 def test_who_pauses_keeps_the_policy_away_for_a_while_and_then_lets_it_act():
     person = joy(linger=0.3, timeout=10.0)
-    assert person.action(0.0) is None
+    assert person.command(0.0) is None
     person.hear([1.0, 0.0, 0.0], [], 1.0)
-    assert person.action(5.0).tolist() == [1.0, 0.0, 0.0, 1.0]  # held, by a device that tells only changes
+    moves(person, 5.0, 1.0, 0.0, 0.0, KEEP)  # held, by a device that tells only changes
     person.hear([1.0, 0.0, 0.0], [], 6.0)
     person.hear([0.0, 0.0, 0.0], [], 6.1)
-    assert person.action(6.3).tolist() == [0.0, 0.0, 0.0, 1.0]
-    assert person.action(6.4).tolist() == [0.0, 0.0, 0.0, 1.0]  # the end is told once
-    assert person.action(6.5) is None
+    holds(person, 6.3)
+    holds(person, 6.4)  # the end is told once
+    assert person.command(6.5) is None
 
 
-def test_the_gripper_stays_as_the_buttons_have_put_it():
+def test_the_gripper_stays_as_it_is_until_a_button_moves_it_and_then_so_until_the_person_lets_go():
     person = joy(linger=0.2, close_button=2, open_button=0)
-    person.hear([0.0, 0.0, 0.0], [0, 0, 1], 0.0)
-    assert person.action(0.0).tolist() == [0.0, 0.0, 0.0, -1.0]
-    person.hear([0.0, 0.0, 0.0], [], 0.1)  # spacenav's messages have no buttons but while one is pressed
-    person.hear([0.5, 0.0, 0.0], [0, 0, 0], 1.0)
-    assert person.action(1.0).tolist() == [0.5, 0.0, 0.0, -1.0]
-    person.hear([0.0, 0.0, 0.0], [1], 2.0)
-    assert person.action(2.0).tolist() == [0.0, 0.0, 0.0, 1.0]
+    person.hear([0.5, 0.0, 0.0], [0, 0, 0], 0.0)
+    moves(person, 0.0, 0.5, 0.0, 0.0, KEEP)
+    person.hear([0.0, 0.0, 0.0], [0, 0, 1], 0.1)
+    moves(person, 0.1, 0.0, 0.0, 0.0, -1.0)
+    person.hear([0.0, 0.0, 0.0], [], 0.2)  # spacenav's messages have no buttons but while one is pressed
+    moves(person, 0.25, 0.0, 0.0, 0.0, -1.0)  # it needs steps to close
+    person.hear([0.5, 0.0, 0.0], [0, 0, 0], 0.4)
+    moves(person, 0.4, 0.5, 0.0, 0.0, -1.0)
+    person.hear([0.0, 0.0, 0.0], [1], 0.5)
+    moves(person, 0.5, 0.0, 0.0, 0.0, 1.0)
+    person.hear([0.0, 0.0, 0.0], [], 0.9)
+    holds(person, 0.9)
+    assert person.command(1.0) is None
+    person.hear([0.5, 0.0, 0.0], [], 2.0)
+    moves(person, 2.0, 0.5, 0.0, 0.0, KEEP)
 
 
 def test_the_gripper_is_any_element_that_the_parameter_names():
     person = joy(PLAIN, gripper=1, gripper_start=-0.5, axes=(0, 1, 2))
     person.hear([0.1, 0.2, 0.3], [], 0.0)
-    np.testing.assert_allclose(person.action(0.0), [0.1, -0.5, 0.2, 0.3], rtol=1e-6)
-    assert joy(PLAIN, gripper=0, always=True).action(0.0).tolist() == [1.0, 0.0, 0.0, 0.0]
+    moves(person, 0.0, 0.1, -0.5, 0.2, 0.3)
+    assert joy(PLAIN, gripper=0, always=True).command(0.0).action.tolist() == [1.0, 0.0, 0.0, 0.0]
 
 
 def test_without_a_gripper_its_buttons_mean_nothing():
     person = joy(PLAIN)
     person.hear([0.0, 0.0, 0.0], [1, 1], 0.0)
-    assert person.action(0.0) is None
+    assert person.command(0.0) is None
 
 
 def test_only_while_the_enable_button_is_held_anything_happens():
     person = joy(enable_button=4)
     person.hear([1.0, 0.0, 0.0], [1, 0, 0, 0, 0], 0.0)
-    assert person.action(0.0) is None
+    assert person.command(0.0) is None
     person.hear([1.0, 0.0, 0.0], [0, 0, 0, 0, 1], 0.1)
-    assert person.action(0.1).tolist() == [1.0, 0.0, 0.0, 1.0]  # the gripper was not closed meanwhile
+    moves(person, 0.1, 1.0, 0.0, 0.0, KEEP)  # the gripper was not closed meanwhile
     person.hear([0.0, 0.0, 0.0], [0, 0, 0, 0, 1], 0.2)
-    assert person.action(0.6).tolist() == [0.0, 0.0, 0.0, 1.0]
+    holds(person, 0.6)
     person.hear([1.0, 0.0, 0.0], [0, 0, 0, 0, 0], 0.7)
-    assert person.action(0.7).tolist() == [0.0, 0.0, 0.0, 1.0]  # let go: stand still at once
-    assert person.action(0.8) is None
+    holds(person, 0.7)  # let go: stand still at once
+    assert person.command(0.8) is None
 
 
 @pytest.mark.parametrize("always", [False, True])
 def test_a_device_that_falls_silent_stops_the_arm(always):
     person = joy(timeout=0.5, always=always)
     person.hear([1.0, 1.0, 0.0], [1], 1.0)
-    assert person.action(1.5).tolist() == [1.0, 1.0, 0.0, -1.0]
+    moves(person, 1.5, 1.0, 1.0, 0.0, -1.0)
     assert not person.lost(1.5)
     assert person.lost(1.6)
-    assert person.action(1.6).tolist() == [0.0, 0.0, 0.0, -1.0]
-    later = person.action(1.7)
-    assert later.tolist() == [0.0, 0.0, 0.0, -1.0] if always else later is None
+    holds(person, 1.6)
+    if always:
+        holds(person, 1.7)
+    else:
+        assert person.command(1.7) is None
     person.hear([0.5, 0.0, 0.0], [], 3.0)
     assert not person.lost(3.0)
-    assert person.action(3.0).tolist() == [0.5, 0.0, 0.0, -1.0]
+    moves(person, 3.0, 0.5, 0.0, 0.0, -1.0 if always else KEEP)
 
 
-def test_who_always_sends_stands_still_before_and_between():
+def test_with_always_the_arm_is_held_before_and_between():
     person = joy(always=True, linger=0.0)
-    assert person.action(0.0).tolist() == [0.0, 0.0, 0.0, 1.0]
+    holds(person, 0.0, KEEP)
     person.hear([0.0, -1.0, 0.0], [], 0.1)
-    assert person.action(0.1).tolist() == [0.0, -1.0, 0.0, 1.0]
+    moves(person, 0.1, 0.0, -1.0, 0.0, KEEP)
     person.hear([0.0, 0.0, 0.0], [], 0.2)
-    assert [person.action(t).tolist() for t in (0.3, 0.4, 9.0)] == [[0.0, 0.0, 0.0, 1.0]] * 3
+    for t in (0.3, 0.4, 9.0):
+        holds(person, t, KEEP)
+
+
+def test_a_button_stops_the_policy_until_it_is_pressed_again():
+    person = joy(stop_button=3, timeout=100.0)
+    for t, pressed in ((0.0, 1), (0.1, 1), (0.2, 0)):  # one press, told more than once
+        person.hear([0.0, 0.0, 0.0], [0, 0, 0, pressed], t)
+        holds(person, t)
+    person.hear([0.0, 0.0, 0.0], [0, 0, 0, 1], 0.3)
+    holds(person, 0.3)
+    assert person.command(0.4) is None
+
+
+def test_a_button_ends_the_episode_once():
+    person = joy(success_button=2, failure_button=3)
+    assert person.take_verdict() is None
+    person.hear([0.0, 0.0, 0.0], [0, 0, 1], 0.0)
+    assert person.take_verdict() is True
+    person.hear([0.0, 0.0, 0.0], [0, 0, 1], 0.1)
+    assert person.take_verdict() is None
+    person.hear([0.0, 0.0, 0.0], [0, 0, 0, 1], 0.2)
+    assert person.take_verdict() is False
+    assert person.command(0.2) is None
+
+
+def test_a_space_in_which_0_is_motion_is_refused():
+    lifting = space(SpaceField.box("motion", [-0.02, -0.005], [0.02, 0.02], "m"))
+    with pytest.raises(ConfigError, match=r"^motion\[1\]: expected bounds as far below 0 as above, .* -0.005 to 0.02"):
+        KeyTeleoperator(lifting, 1.0)
+    assert KeyTeleoperator(space(box("motion", 1), SpaceField.box("gripper", [0], [0.08])), 1.0).gripper == 1
 
 
 @pytest.mark.parametrize(("axes", "says"), [
@@ -161,7 +218,7 @@ def test_a_message_that_makes_no_sense_changes_nothing(axes, says):
     person.hear([0.5, 0.0, 0.0], [], 0.0)
     with pytest.raises(DataError, match=says):
         person.hear(axes, [1], 0.4)
-    assert person.action(0.4).tolist() == [0.5, 0.0, 0.0, 1.0]
+    moves(person, 0.4, 0.5, 0.0, 0.0, KEEP)
     assert person.lost(0.6)  # it does not count as a sign of life either
 
 
@@ -177,9 +234,10 @@ def test_whatever_a_device_sends_the_action_is_one(messages):
             person.hear(axes, buttons, now)
         except DataError:
             assert len(axes) < 3 or not np.isfinite(axes[:3]).all()
-        action = person.action(now)
+        action = person.command(now).action
         assert action.shape == (4,)
-        assert np.all(np.abs(action) <= 1.0)  # which NaN is not
+        assert np.all(np.abs(action[:3]) <= 1.0)  # which NaN is not
+        assert action[3] in (-1.0, 1.0) or np.isnan(action[3])
 
 
 @pytest.mark.parametrize(("parameters", "says"), [
@@ -188,7 +246,7 @@ def test_whatever_a_device_sends_the_action_is_one(messages):
     ({"scales": (1.0, 2.0)}, r"parameter 'scales': expected one number, or one for each of 3 axes, found \[1.0, 2.0\]"),
     ({"scales": ()}, "parameter 'scales': expected one number"),
     ({"gripper": 4}, "parameter 'gripper': expected an element of the action, 0 to 3, found 4"),
-    ({"close_button": 1}, r"'close_button', 'open_button', 'enable_button': expected different .*, found \[1, 1\]"),
+    ({"close_button": 1}, r"'success_button', 'failure_button': expected different .*, found \[1, 1\]"),
     ({"enable_button": 0}, r"expected different buttons, found \[0, 1, 0\]"),
 ])
 def test_parameters_that_do_not_fit_the_arm_are_named(parameters, says):
@@ -216,49 +274,61 @@ def test_keys_move_the_elements_forwards_and_back():
     for key, expected in {"w": [0.3, 0, 0], "s": [-0.3, 0, 0], "a": [0, 0.3, 0], "d": [0, -0.3, 0], "r": [0, 0, 0.3],
                           "f": [0, 0, -0.3]}.items():
         person = KeyTeleoperator(PANDA, 0.3)
-        assert person.action(0.0) is None
+        assert person.command(0.0) is None
         person.press(key, 0.0)
-        np.testing.assert_allclose(person.action(0.1), [*expected, 1.0], rtol=1e-6)
+        moves(person, 0.1, *expected, KEEP)
 
 
 def test_a_key_counts_until_it_repeats_and_shortly_once_it_does():
     person = KeyTeleoperator(PANDA, 1.0)
     person.press("w", 0.0)
-    assert person.action(HOLD - 0.01)[0] == 1.0
+    moves(person, HOLD - 0.01, 1.0, 0.0, 0.0, KEEP)
     for i in range(10):  # a keyboard waits some 0.4 s, then repeats
         person.press("w", 0.4 + 0.033 * i)
     released = 0.4 + 0.033 * 9
-    assert person.action(released + REPEATED_HOLD - 0.01)[0] == 1.0
-    assert person.action(released + REPEATED_HOLD + 0.01)[0] == 0.0
-    assert person.action(released + REPEATED_HOLD + LINGER - 0.01) is not None
-    assert person.action(released + REPEATED_HOLD + LINGER + 0.01).tolist() == [0.0, 0.0, 0.0, 1.0]
-    assert person.action(released + REPEATED_HOLD + LINGER + 0.02) is None
+    moves(person, released + REPEATED_HOLD - 0.01, 1.0, 0.0, 0.0, KEEP)
+    holds(person, released + REPEATED_HOLD + 0.01)
+    holds(person, released + REPEATED_HOLD + LINGER - 0.01)
+    holds(person, released + REPEATED_HOLD + LINGER + 0.01)  # the end is told once
+    assert person.command(released + REPEATED_HOLD + LINGER + 0.02) is None
 
 
 def test_two_keys_move_two_elements_and_the_opposite_one_turns_round():
     person = KeyTeleoperator(PANDA, 1.0)
     person.press("w", 0.0)
     person.press("f", 0.1)
-    assert person.action(0.2).tolist() == [1.0, 0.0, -1.0, 1.0]
+    moves(person, 0.2, 1.0, 0.0, -1.0, KEEP)
     person.press("s", 0.3)
-    assert person.action(0.3).tolist() == [-1.0, 0.0, -1.0, 1.0]
+    moves(person, 0.3, -1.0, 0.0, -1.0, KEEP)
 
 
-def test_any_other_key_stops_at_once():
+def test_any_other_key_stops_all_motion_at_once_and_the_policy_until_space():
     person = KeyTeleoperator(PANDA, 1.0)
     person.press("w", 0.0)
+    moves(person, 0.0, 1.0, 0.0, 0.0, KEEP)
     person.press("x", 0.1)
-    assert person.action(0.1).tolist() == [0.0, 0.0, 0.0, 1.0]
+    for t in (0.1, 0.2, 99.0):
+        holds(person, t)
+    person.press("w", 100.0)
+    moves(person, 100.0, 1.0, 0.0, 0.0, KEEP)
+    holds(person, 200.0)
+    person.press(" ", 201.0)
+    holds(person, 201.0)
+    assert person.command(202.0) is None
 
 
 def test_the_gripper_closes_and_opens():
     person = KeyTeleoperator(PANDA, 1.0)
     person.press("g", 0.0)
-    assert person.action(0.1).tolist() == [0.0, 0.0, 0.0, -1.0]
-    person.press("w", 9.0)
-    assert person.action(9.0).tolist() == [1.0, 0.0, 0.0, -1.0]
-    person.press("g", 9.1)
-    assert person.action(9.1).tolist() == [1.0, 0.0, 0.0, 1.0]
+    moves(person, 0.1, 0.0, 0.0, 0.0, -1.0)
+    person.press("w", 0.3)
+    moves(person, 0.6, 1.0, 0.0, 0.0, -1.0)
+    person.press("g", 0.7)
+    moves(person, 0.7, 1.0, 0.0, 0.0, 1.0)
+    holds(person, 9.0)
+    assert person.command(9.1) is None
+    person.press("w", 9.2)
+    moves(person, 9.2, 1.0, 0.0, 0.0, KEEP)
 
 
 def test_speed_stays_within_its_bounds():
@@ -273,28 +343,30 @@ def test_speed_stays_within_its_bounds():
     for _ in range(50):
         person.press("-", 0.0)
     assert person.speed == SLOWEST
-    assert person.action(0.0) is None  # nobody moves the arm by that
+    assert person.command(0.0) is None  # nobody moves the arm by that
 
 
 def test_space_turns_always_on_and_off():
     person = KeyTeleoperator(PANDA, 0.5)
     person.press(" ", 0.0)
-    assert [person.action(t).tolist() for t in (0.0, 100.0)] == [[0.0, 0.0, 0.0, 1.0]] * 2
+    holds(person, 0.0)
+    holds(person, 100.0)
     person.press(" ", 101.0)
-    assert person.action(101.0) is None
+    holds(person, 101.0)
+    assert person.command(102.0) is None
 
 
 def test_every_arm_can_be_moved_or_it_is_said_what_cannot():
     person = KeyTeleoperator(space(box("torque", 1)), 1.0)
     for key in "sagr":  # of which only the first means something here
         person.press(key, 0.0)
-    assert person.action(0.0).tolist() == [0.0]
+    holds(person, 0.0)
     person.press("s", 0.1)
-    assert person.action(0.1).tolist() == [-1.0]
+    moves(person, 0.1, -1.0)
     person = KeyTeleoperator(TURNING, 1.0)
     person.press("2", 0.0)
     person.press("9", 0.0)
-    assert person.action(0.0).tolist() == [0, 0, 0, -1, 0, 0, 0, 1, 0, 0, 0, 0, 1]
+    moves(person, 0.0, 0, 0, 0, -1, 0, 0, 0, 1, 0, 0, 0, 0, KEEP)
     assert "  9 0                  tool[7] +, -" in person.help()
     assert "  no keys are left for tool[8], tool[9], tool[10], tool[11]: use teleop_joy" in person.help()
     assert not any("no keys are left" in line for line in KeyTeleoperator(PANDA, 1.0).help())
@@ -304,6 +376,6 @@ def test_the_end_is_told_only_where_something_is_under_way():
     person = KeyTeleoperator(PANDA, 1.0)
     assert person.stop() is None
     person.press("w", 0.0)
-    assert person.action(0.0)[0] == 1.0
-    assert person.stop().tolist() == [0.0, 0.0, 0.0, 1.0]
+    moves(person, 0.0, 1.0, 0.0, 0.0, KEEP)
+    assert person.stop().source is Source.HOLD
     assert person.stop() is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from dataclasses import replace
 from importlib import import_module
 
 from rlpd_ros.arm.config import ArmConfig, json_object
@@ -42,9 +43,12 @@ def make_arm(config: ArmConfig) -> ArmDriver:
 
 
 def make_arm_alone(config: ArmConfig) -> ArmDriver:
-    """Make an arm for a process without ROS. Raises ConfigError for one that sees by topics too."""
+    """Make an arm for a process without ROS. Raises ConfigError for one that sees by topics too.
+
+    It is in lockstep: nobody ticks here, so ``step`` itself has to last a whole control period.
+    """
     if config.camera_topics:
         raise ConfigError("camera_topics: only the arm driver node gets images from topics, and this runs without it; "
                           "record demonstrations by a person (docs/demonstrations.md), and evaluate by eval_every "
                           "while the nodes run")
-    return make_arm(config)
+    return make_arm(replace(config, lockstep=True))

@@ -6,8 +6,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import closing
 
 from rlpd_ros.arm.factory import make_arm_alone
+from rlpd_ros.arm.interruption import stopping_between_motions
 from rlpd_ros.errors import ConfigError
 from rlpd_ros.exported_policy import load_policy
 from rlpd_ros.metrics import wilson_interval
@@ -28,15 +30,17 @@ def main(options: argparse.Namespace) -> int:
     configurations.add_override(f"arm_driver.seed={options.seed}")
     arm_config = configurations.get("arm_driver", ArmConfig, options.namespace)
     snapshot = load_policy(run.policy)
-    arm = make_arm_alone(arm_config)
-    try:
+    with stopping_between_motions() as stop_if_asked, closing(make_arm_alone(arm_config)) as arm:
         policy = Policy(arm.spec, configurations.get("actor", PolicyConfig, options.namespace))
         params, _ = verify(snapshot, policy, arm.spec)
         successes, returns, steps = 0, [], 0
         for episode in range(options.episodes):
+            stop_if_asked()
             observation, done, episode_return = arm.reset(), False, 0.0
             while not done:
-                result = arm.step(policy.mode(params, observation))
+                action = policy.mode(params, observation)
+                stop_if_asked()
+                result = arm.step(action)
                 observation, done = result.observation, result.terminated or result.truncated
                 episode_return += result.reward
                 steps += 1
@@ -44,8 +48,6 @@ def main(options: argparse.Namespace) -> int:
             returns.append(episode_return)
             if not options.json and sys.stdout.isatty():
                 print(f"{episode + 1} of {options.episodes}: {successes} successful", end="\r", flush=True)
-    finally:
-        arm.close()
 
     low, high = wilson_interval(successes, options.episodes)
     figures = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import select
 import shutil
@@ -22,13 +23,13 @@ from rlpd_ros.errors import ConfigError
 from rlpd_ros.ros.middleware import use_profile
 from rlpd_ros.ros.realtime import go_first
 from rlpd_ros.teleoperation import SLOWEST, KeyTeleoperator, split_keys
-from rlpd_ros.types import SpaceSpec
+from rlpd_ros.types import Command, Source, SpaceSpec
 from rlpd_ros.untrusted import Refusals
 
 if TYPE_CHECKING:
-    import numpy as np
     from rclpy.node import Node
 
+VERDICTS = {"y": True, "n": False}  # keys that end an episode, in success or without
 CLEAR = "\r\x1b[K"  # to the line's beginning, then delete it
 
 
@@ -97,29 +98,33 @@ class Panel:
         for key in split_keys(text):
             if key == "q":
                 return False
-            if self._person is not None:
+            if key in VERDICTS:
+                self._interventions.judge(VERDICTS[key])
+            elif self._person is not None:
                 self._person.press(key, now)
         return bool(text)  # without any text the terminal is gone
 
     def send(self) -> None:
         """Send the action that is due, if there is one, and tell of it."""
         self._interventions.check()
-        action = self._person.action(time.monotonic()) if self._person is not None else None
-        if action is not None:
-            self._interventions.send(action)
-        self._show(self._told(action))
+        command = self._person.command(time.monotonic()) if self._person is not None else None
+        if command is not None:
+            self._interventions.send(command)
+        self._show(self._told(command))
 
-    def _told(self, action: np.ndarray | None) -> str:
+    def _told(self, command: Command | None) -> str:
         person, listeners = self._person, self._interventions.listeners
         if person is None:
             return f"no space_spec yet: is the arm driver running, {self._where}?"
         if not listeners:
             return f"nobody listens: is the actor running, {self._where}?"
-        settings = f"speed {person.speed:.2f}, always {'on' if person.always else 'off'}"
-        if action is None:
+        settings = f"speed {person.speed:.2f}"
+        if command is None:
             return f"{settings} | nothing is sent: the policy may act"
-        values = ", ".join(f"{person.names[i]} {value:+.2f}" for i, value in enumerate(action)
-                           if value or i == person.gripper)
+        if command.source is Source.HOLD:
+            return f"{settings} | sent to {listeners}: hold still{', the policy too' if person.always else ''}"
+        values = ", ".join(f"{person.names[i]} {value:+.2f}" for i, value in enumerate(command.action)
+                           if value and not math.isnan(value))
         return f"{settings} | sent to {listeners}: {values or 'no motion'}"
 
     def _show(self, line: str) -> None:

@@ -90,9 +90,9 @@ def q_values(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
 
 @check("reward", Text("The arm earns reward", "机械臂获得奖励"),
        Text("No reward was ever seen: success, if any, is in the demonstrations only", "从未见过奖励：成功只出现在示教中"),
-       Text("Check the reward (the gymnasium environment, the classifier, the person who gives it); if that works, record more "
+       Text("Check the reward (the arm's driver, the gymnasium environment, the person who ends episodes); if that works, record more "
             "demonstrations or make the task easier at first.",
-            "检查奖励来源（Gymnasium 环境、分类器、给奖励的人）；若正常，则增加示教或先降低任务难度。"))
+            "检查奖励来源（机械臂驱动、Gymnasium 环境、宣布片段结束的人）；若正常，则增加示教或先降低任务难度。"))
 @of_learner
 def reward(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
     learner = track.last

@@ -30,6 +30,7 @@ from rlpd_ros.types import (
     ActionRecord,
     EpisodeSummary,
     PolicySnapshot,
+    Source,
     SpaceSpec,
     TransitionRecord,
     new_session,
@@ -70,7 +71,8 @@ class ActorNode(Node):
         from_learner = () if self._played else (
             (qos.TRANSITIONS_ACK, self._on_ack), (qos.LEARNER_STATUS, self._on_learner_status))
         for topic, callback in (
-                (qos.OBSERVATION, self._on_observation), (qos.INTERVENTION, self._on_intervention), *from_learner):
+                (qos.OBSERVATION, self._on_observation), (qos.INTERVENTION, self._on_intervention),
+                (qos.OUTCOME, self._on_outcome), *from_learner):
             qos.subscription(self, topic, callback, self._refusals)
         self._space = LatchedSubscription(self, qos.SPACE_SPEC, self._on_space, self._refusals)
         self._policies = None if self._played else LatchedSubscription(
@@ -162,7 +164,12 @@ class ActorNode(Node):
 
     def _on_intervention(self, message) -> None:
         if self._actor is not None:
-            self._actor.intervene(messages.to_action(message).action)
+            asked = messages.to_action(message)
+            self._actor.intervene(None if asked.source is Source.HOLD else asked.action)
+
+    def _on_outcome(self, message) -> None:
+        if self._actor is not None:
+            self._actor.judge(message.success)
 
     def _on_tick(self) -> None:
         if self.resetting and not self._reset.service_is_ready():

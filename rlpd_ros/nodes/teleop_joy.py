@@ -54,6 +54,9 @@ class TeleopJoyNode(Node):
     def _on_joy(self, message) -> None:
         if self._person is not None:
             self._person.hear(message.axes, message.buttons, time.monotonic())
+            verdict = self._person.take_verdict()
+            if verdict is not None:
+                self._interventions.judge(verdict)
 
     def _on_tick(self) -> None:
         self._interventions.check()
@@ -61,9 +64,9 @@ class TeleopJoyNode(Node):
             return
         now = time.monotonic()
         self._tell(self._person.lost(now))
-        action = self._person.action(now)
-        if action is not None:
-            self._interventions.send(action)
+        command = self._person.command(now)
+        if command is not None:
+            self._interventions.send(command)
             if not self._interventions.listeners:
                 self.get_logger().warning("nobody listens on intervention: is the actor running, on the same "
                                           "ROS_DOMAIN_ID and namespace?", throttle_duration_sec=REMINDER)

@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from rclpy.node import Node
 
 from rlpd_ros.ros import messages, qos
 from rlpd_ros.ros.latched import LatchedSubscription
 from rlpd_ros.ros.main import wall_ns
-from rlpd_ros.types import ActionRecord, Source, SpaceSpec, new_session
+from rlpd_ros.types import ActionRecord, Command, SpaceSpec, new_session
 from rlpd_ros.untrusted import Refusals
 
 LAST_WORDS = 3  # times that the last action is sent
@@ -28,6 +27,7 @@ class Interventions:
         self._on_space = on_space
         self._fingerprint = ""
         self._publisher = qos.publisher(node, qos.INTERVENTION)
+        self._outcomes = qos.publisher(node, qos.OUTCOME)
         self._space = LatchedSubscription(node, qos.SPACE_SPEC, self._receive, refusals)
 
     def _receive(self, message: Any) -> None:
@@ -44,18 +44,22 @@ class Interventions:
     def listeners(self) -> int:
         return self._publisher.get_subscription_count()
 
-    def send(self, action: np.ndarray) -> None:
-        """Publish an action, (action_size,) in [-1, 1]. It answers no observation: episode and step are 0."""
+    def send(self, command: Command) -> None:
+        """Publish a command. It answers no observation: episode and step are 0."""
         self._publisher.publish(messages.from_action(
-            ActionRecord(self._session, 0, 0, action, 0, Source.INTERVENTION, wall_ns())))
+            ActionRecord(self._session, 0, 0, command.action, 0, command.source, wall_ns())))
 
-    def close(self, action: np.ndarray | None) -> None:
-        """Publish the last action of this process, if there is one, so that the arm stands still at once.
+    def judge(self, success: bool) -> None:
+        """Publish that the episode is over."""
+        self._outcomes.publish(messages.from_outcome(success, wall_ns()))
+
+    def close(self, command: Command | None) -> None:
+        """Publish the last command of this process, if there is one, so that the arm stands still at once.
 
         Without it the arm would go on with the one before until that is too old. It is sent again and time passes, for
         what a publisher sends just before it goes away is lost now and then.
         """
-        if action is not None:
+        if command is not None:
             for _ in range(LAST_WORDS):
-                self.send(action)
+                self.send(command)
                 time.sleep(LAST_PAUSE)

@@ -156,6 +156,13 @@ def to_action(message: Any) -> ActionRecord:
                         message.policy_version, _source(message.source), stamp_of(message))
 
 
+def from_outcome(success: bool, stamp: int) -> msg.Outcome:
+    """Make the message for a person's word on an episode, given at ``stamp``, ns."""
+    message = msg.Outcome(success=success)
+    _set_header(message, stamp)
+    return message
+
+
 def from_transition(record: TransitionRecord, spec: SpaceSpec) -> msg.Transition:
     """Make the message for one step of experience."""
     message = msg.Transition(

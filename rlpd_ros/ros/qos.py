@@ -69,6 +69,7 @@ SPACE_SPEC = Topic("space_spec", "rlpd_ros/msg/SpaceSpec", latched=True)
 OBSERVATION = Topic("observation", "rlpd_ros/msg/Observation")
 ACTION = Topic("action", "rlpd_ros/msg/Action")
 INTERVENTION = Topic("intervention", "rlpd_ros/msg/Action", reliable=False)
+OUTCOME = Topic("outcome", "rlpd_ros/msg/Outcome")
 JOY = Topic("joy", "sensor_msgs/msg/Joy", JOY_DEPTH, reliable=False)
 TRANSITIONS = Topic("transitions", "rlpd_ros/msg/Transition", TRANSITIONS_DEPTH)
 TRANSITIONS_ACK = Topic("transitions_ack", "rlpd_ros/msg/TransitionsAck", SESSIONS_DEPTH)  # not latched: see Outbox

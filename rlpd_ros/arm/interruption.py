@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a process that has an arm for itself, without ROS, is stopped."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+IMPATIENCE = 1.0  # s after which a signal that comes again was meant: some parents send each twice
+
+
+@contextmanager
+def stopping_between_motions() -> Iterator[Callable[[], None]]:
+    """Let SIGINT and SIGTERM take effect where the function that this yields is called: it raises KeyboardInterrupt.
+
+    A motion that is broken off would leave a real arm in the middle of it, and without ``close``. So call the function
+    before each. A signal after its last call takes effect at the end, one that comes again at once.
+    In a thread that cannot handle signals nothing changes.
+    """
+    asked_at: float | None = None
+
+    def ask(*_: object) -> None:
+        nonlocal asked_at
+        if asked_at is None:
+            asked_at = time.monotonic()
+        elif time.monotonic() - asked_at > IMPATIENCE:
+            raise KeyboardInterrupt
+
+    def stop_if_asked() -> None:
+        if asked_at is not None:
+            raise KeyboardInterrupt
+
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield stop_if_asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    stop_if_asked()
