@@ -14,6 +14,7 @@ import numpy as np
 from rlpd_ros.data.episodes import validate_time_step
 from rlpd_ros.data.sender import Sender
 from rlpd_ros.errors import DataError
+from rlpd_ros.person import Person
 from rlpd_ros.rl.networks import Params
 from rlpd_ros.rl.policy import Policy, verify
 from rlpd_ros.settings import ActorConfig
@@ -83,9 +84,7 @@ class Actor:
 
         self._current: TimeStep | None = None
         self._answer: ActionRecord | None = None
-        self._asked: np.ndarray | None = None  # a person's action; None: to stand still
-        self._asked_at = -math.inf
-        self._verdict: bool | None = None  # a person's: whether the episode under way, which ends with it, is a success
+        self._person = Person(spec, config.intervention_timeout, clock)
         self._last_seen = clock()
         self._asked_arm = ""  # session of the arm that was asked to reset, until an episode begins
         self._rival, self._rival_at = "", -math.inf  # session of another actor that moved the arm, and when
@@ -130,7 +129,7 @@ class Actor:
             self._count_hold()
         elif now.step == current.step + 1 and self._answer is not None:
             if now.actor in ("", self._answer.session):  # our own session may have changed since
-                now = self._judged(now)
+                now = self._person.judge(now)
                 self._complete(current, self._answer, now)
             else:  # not our step, and not ours to tell
                 self._rival, self._rival_at = now.actor, self._clock()
@@ -200,14 +199,7 @@ class Actor:
         None: the arm shall stand still, of which nothing is learned. NaN for a gripper: it stays as it is. Raises
         DataError for another number of elements or one that is not finite.
         """
-        if action is not None:
-            gripper, given = self.spec.gripper, np.isfinite(action)
-            if np.shape(action) == (self.spec.action_size,) and gripper is not None:
-                given[gripper] |= np.isnan(action[gripper])
-            if np.shape(action) != (self.spec.action_size,) or not given.all():
-                raise DataError(f"action: expected {self.spec.action_size} finite numbers, found {printable(action)}")
-            action = np.clip(np.asarray(action, np.float32), -1.0, 1.0)
-        self._asked, self._asked_at = action, self._clock()
+        self._person.ask(action)
 
     def judge(self, success: bool) -> None:
         """Take a person's word on the episode under way: with its next step it ends, in success (reward 1) or not.
@@ -216,7 +208,7 @@ class Actor:
         """
         if self._current is None or self._current.last or self._over:
             raise DataError(f"success: expected an episode under way, found none: {self._describe()[1]}")
-        self._verdict = success
+        self._person.verdict = success
         self._try_answer()
 
     def tick(self) -> None:
@@ -262,28 +254,15 @@ class Actor:
     def _waits_for(self) -> ActorState | None:
         if self._over:
             return ActorState.FINISHED
-        if self._person_acts or self._verdict is not None:  # which needs neither a policy nor a learner
+        if self._person.acts or self._person.verdict is not None:  # which needs neither a policy nor a learner
             return None
-        if self._person_holds or not self.config.policy_acts:
+        if self._person.holds or not self.config.policy_acts:
             return ActorState.WAITING_FOR_PERSON
         if not self._can_act:
             return ActorState.WAITING_FOR_POLICY
         if self.spec.lockstep and self._evaluation is None and self.sender.next_sequence > self.sender.budget:
             return ActorState.WAITING_FOR_BUDGET
         return None
-
-    @property
-    def _is_attended(self) -> bool:
-        """Tell whether a person is at it."""
-        return self._clock() - self._asked_at <= self.config.intervention_timeout
-
-    @property
-    def _person_acts(self) -> bool:
-        return self._is_attended and self._asked is not None
-
-    @property
-    def _person_holds(self) -> bool:
-        return self._is_attended and self._asked is None
 
     @property
     def _can_act(self) -> bool:
@@ -298,10 +277,8 @@ class Actor:
         return self.config.random_steps - max(self.report.env_steps, self._run_steps)
 
     def _choose(self, now: TimeStep) -> tuple[np.ndarray, Source]:
-        if self._asked is not None and self._is_attended:
-            return self._with_gripper(self._asked, now), Source.INTERVENTION
-        if self._person_holds or not self.config.policy_acts or not self._can_act:  # but there is a verdict
-            return self._with_gripper(np.full(self.spec.action_size, np.nan, np.float32), now), Source.INTERVENTION
+        if self._person.acts or self._person.holds or not self.config.policy_acts or not self._can_act:
+            return self._person.action(now), Source.INTERVENTION
         if self._in_random_phase():
             return self._rng.uniform(-1.0, 1.0, self.spec.action_size).astype(np.float32), Source.RANDOM
         started = self._clock()
@@ -311,23 +288,6 @@ class Actor:
             action, self._key = self._policy.sample(self._params, now.observation, self._key)
         self._recent.add_policys(action, self._clock() - started)
         return action, Source.POLICY
-
-    def _with_gripper(self, action: np.ndarray, now: TimeStep) -> np.ndarray:
-        """Return ``action`` with the gripper as it is, after a reset open, and no motion, where it has NaN."""
-        action, filled, gripper = np.nan_to_num(action, nan=0.0), np.isnan(action), self.spec.gripper
-        if gripper is not None and filled[gripper]:
-            action[gripper] = 1.0 if now.executed_action is None else now.executed_action[gripper]
-        return action
-
-    def _judged(self, now: TimeStep) -> TimeStep:
-        """Return a step that ends as a person has said."""
-        verdict, self._verdict = self._verdict, None
-        if verdict is None:
-            return now
-        if verdict:
-            return replace(now, reward=1.0, terminated=True, truncated=False, success=True)
-        failed = now.terminated and not now.success  # as the arm says itself
-        return replace(now, reward=min(now.reward, 0.0), terminated=failed, truncated=not failed, success=False)
 
     def _count_hold(self) -> None:
         """Account for an arm that held still in real time: it had no answer yet, or a late one (an overrun)."""
@@ -362,7 +322,7 @@ class Actor:
 
     def _begin_episode(self) -> None:
         self._asked_arm = ""  # whether or not it is the one that was asked
-        self._verdict = None
+        self._person.verdict = None
         self._episode += 1
         self._tally = EpisodeTally(self._clock())
         due = self.config.eval_every and self._episodes_since_evaluation >= self.config.eval_every
@@ -427,7 +387,7 @@ class Actor:
                 return state, f"waiting until the arm has reset: {silence:.1f} s so far"
             return ActorState.WAITING_FOR_ARM, f"no observation for {silence:.1f} s: is the arm driver running?"
         if waits_for is ActorState.WAITING_FOR_PERSON:
-            return waits_for, ("holding still: a person keeps the arm from moving" if self._person_holds else
+            return waits_for, ("holding still: a person keeps the arm from moving" if self._person.holds else
                                "holding still until a person acts: policy_acts is false")
         if waits_for is ActorState.WAITING_FOR_BUDGET:
             return waits_for, (f"waiting for the learner: {self.sender.next_sequence - 1} training steps taken, "

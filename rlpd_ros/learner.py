@@ -128,7 +128,8 @@ class Learner:
         if self._publications.get(version):
             low, high = wilson_interval(successes, episodes)
             self.finish(f"success rate {rate:.0%} in {episodes} greedy episodes (95 % confidence: {low:.0%} to "
-                        f"{high:.0%})", version)
+                        f"{high:.0%}), in evaluation {episode.evaluation_id}: the first that was good enough, so "
+                        "`rlpd eval` measures it more fairly", version)
         else:
             self._out.warn(f"version {version} is good enough, but not here any more: it is of an earlier life of the "
                            "learner, or its actor was not heard for too long: going on")

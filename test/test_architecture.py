@@ -18,7 +18,7 @@ LAYERS = (
     {"config", "types", "runs", "status", "installation", "enclaves"},
     {"rl", "data", "arm", "metrics", "tables"},
     {"settings", "exported_policy"},
-    {"kept", "publications", "tally"},
+    {"kept", "person", "publications", "tally"},
     {"actor", "learner", "driver", "teleoperation", "report", "diagnosis"},
     {"ros"},
     {"nodes", "record", "graph"},

@@ -240,7 +240,8 @@ def test_an_evaluation_that_reaches_the_target_ends_training_with_that_policy() 
     world.learner.finish_episode(evaluation(19, 20, version=1))
     report = world.learner.status()
     assert report.state == LearnerState.FINISHED
-    assert report.text == "success rate 95% in 20 greedy episodes (95 % confidence: 76% to 99%)"
+    assert report.text == ("success rate 95% in 20 greedy episodes (95 % confidence: 76% to 99%), in evaluation 1: the "
+                           "first that was good enough, so `rlpd eval` measures it more fairly")
     assert (report.success_rate, report.evaluation_episodes) == (0.95, 20)
     assert world.learner.result is world.policies[0]
     assert [p.gradient_step for p in world.policies] == [0, 5, 8]  # what was learned since is not lost either

@@ -223,3 +223,26 @@ def test_the_arm_does_what_the_person_does_before_there_is_any_policy(graph):
     assert teleop.goes_first  # as driver and actor do: this arm does not wait
     device.axes, device.buttons = [0.0, 0.0, 0.0], [0, 0]
     graph.until(lambda: "no policy received yet" in graph.last(qos.ACTOR_STATUS).text, "the policy's turn again")
+
+
+def test_a_person_shows_a_task_and_says_when_it_is_done(graph):
+    graph.listen(qos.OBSERVATION, qos.TRANSITIONS, qos.EPISODE, qos.ACTOR_STATUS)
+    graph.add(ArmDriverNode, lockstep=False, control_rate=20.0)
+    graph.add(ActorNode, hidden_dims=[8], policy_acts=False)
+    device = Device(graph)
+    graph.add(TeleopJoyNode, deadband=0.0, success_button=2)
+    graph.until(lambda: (s := graph.last(qos.ACTOR_STATUS)) and "until a person acts" in s.text)
+    device.axes = [0.0, 0.0, -0.5]
+    graph.until(lambda: (s := graph.last(qos.ACTOR_STATUS)) and s.intervention_actions >= 5, "the arm moves")
+    device.axes = [0.0, 0.0, 0.0]
+    graph.until(lambda: "a person keeps" in graph.last(qos.ACTOR_STATUS).text)
+    graph.until(lambda: "until a person acts" in graph.last(qos.ACTOR_STATUS).text)
+    made = len({m.sequence for m in graph.heard["transitions"]})
+    device.buttons = [0, 0, 1]
+    episode = graph.until(lambda: graph.last(qos.EPISODE))
+    assert (episode.success, episode.terminated, episode.episode_return) == (True, True, 1.0)
+    graph.until(lambda: graph.last(qos.OBSERVATION).episode == 2, "the reset")
+    last = max(graph.heard["transitions"], key=lambda m: m.sequence)
+    assert (last.sequence, last.success, last.terminated, last.reward) == (made + 1, True, True, 1.0)
+    assert {m.source for m in graph.heard["transitions"]} == {Source.INTERVENTION}
+    np.testing.assert_allclose(last.action, [0.0, 0.0, 0.0, 1.0], atol=1e-6)
