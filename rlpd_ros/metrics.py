@@ -16,6 +16,9 @@ import io
 import logging
 import math
 import os
+import socket
+import struct
+import time
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -40,13 +43,14 @@ class MetricsWriter:
         self._folder = run.metrics
         self._tables: dict[str, _Table] = {}
         self._tensorboard = tensorboard
-        self._events: Any = None  # tensorboardX.writer.FileWriter, from the first row on
+        self._events: _Events | None = None  # from the first row on
 
     def write(self, table: str, step: int, values: Mapping[str, Any]) -> None:
         """Append a row of scalars and short texts to ``metrics/<table>.csv``, after ``step`` as its first column.
 
         Columns may be left out (an empty cell) and new ones may come at any time. Numbers also go to TensorBoard as
-        ``table/column`` at ``step``. Raises ValueError for a value that is neither number nor text.
+        ``table/column`` at ``step``. Raises ValueError for a value that is neither number nor text, and OSError if a
+        file cannot be written, which is then as it was before.
         """
         row = {"step": int(step)} | {name: _cell(name, value) for name, value in values.items()}
         if table not in self._tables:
@@ -71,50 +75,98 @@ class MetricsWriter:
     def _write_events(self, table: str, row: Mapping[str, Cell]) -> None:
         if self._tensorboard and self._events is None:
             try:
-                from tensorboardX.writer import FileWriter  # takes a while, and a ROS machine may lack it
+                self._events = _Events(self._folder / "tensorboard")
             except ImportError:
                 logging.getLogger(__name__).warning("tensorboardX is not installed: metrics go to CSV files only")
                 self._tensorboard = False
-            else:
-                self._events = FileWriter(str(self._folder / "tensorboard"), flush_secs=10)
         if self._events is not None:
-            from tensorboardX.proto.summary_pb2 import Summary
-
-            # One event per row: eight times cheaper than SummaryWriter.add_scalar, which makes one per number.
-            self._events.add_summary(Summary(value=[
-                Summary.Value(tag=f"{table}/{name}", simple_value=value) for name, value in row.items()
-                if name != "step" and not isinstance(value, str) and math.isfinite(value)]), row["step"])
+            self._events.append(row["step"], {
+                f"{table}/{name}": value for name, value in row.items()
+                if name != "step" and not isinstance(value, str) and math.isfinite(value)})
 
 
-class _Table:
-    """One CSV file: texts in quotes, numbers bare, one ``write`` call per line."""
+class _File:
+    """A file that grows by whole pieces: of one for which the disk has no room nothing stays."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._columns = _repair(path)
-        self._open()
+    def __init__(self, path: Path, flags: int = 0) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | flags, 0o644)
 
-    def append(self, row: Mapping[str, Cell]) -> None:
-        new = [name for name in row if name not in self._columns]
-        if new:
-            self._widen(new)
-        os.write(self._file, _line([row.get(name, math.nan) for name in self._columns]))
+    def append(self, piece: bytes) -> None:
+        end, written = os.fstat(self._file).st_size, 0
+        try:
+            while written < len(piece):  # a disk that is nearly full takes a part, and says why with the next one
+                written += os.write(self._file, piece[written:])
+        except OSError:
+            os.ftruncate(self._file, end)
+            raise
 
     def close(self) -> None:
         os.close(self._file)
 
-    def _open(self) -> None:
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
-    def _widen(self, new: Sequence[str]) -> None:
+class _Table:
+    """One CSV file: texts in quotes, numbers bare."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._columns = _repair(path)
+        self._file = _File(path)
+
+    def append(self, row: Mapping[str, Cell]) -> None:
+        new = [name for name in row if name not in self._columns]
+        if new:
+            self._widen([*self._columns, *new])
+        self._file.append(_line([row.get(name, math.nan) for name in self._columns]))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _widen(self, columns: list[str]) -> None:
         # The rows so far stay as they are: a short row reads as one with empty cells at its end.
         _, rows = _split(self._path.read_bytes())
-        self._columns += new
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_bytes(_line(self._columns) + rows)
-        self.close()
-        os.replace(temporary, self._path)
-        self._open()
+        file = _File(temporary, os.O_TRUNC)
+        try:
+            file.append(_line(columns) + rows)
+            os.replace(temporary, self._path)
+        except OSError:
+            file.close()
+            temporary.unlink(missing_ok=True)
+            raise
+        self._file.close()
+        self._file, self._columns = file, columns
+
+
+class _Events:
+    """TensorBoard's events, one per row: eight times cheaper than one per number. ImportError without tensorboardX.
+
+    They are written here and at once. The writers of tensorboardX write in a thread that ends when the disk is full;
+    who goes on adding to its short queue then waits for ever.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboardX.proto.event_pb2 import Event  # takes a while, and a ROS machine may lack it
+        from tensorboardX.proto.summary_pb2 import Summary
+        from tensorboardX.record_writer import masked_crc32c
+
+        self._event, self._summary, self._checksum = Event, Summary, masked_crc32c
+        now = time.time()
+        self._head = self._framed(Event(wall_time=now, file_version="brain.Event:2"))  # until it is written
+        folder.mkdir(exist_ok=True)
+        self._file = _File(folder / f"events.out.tfevents.{now:.0f}.{socket.gethostname()}.{os.getpid()}")
+
+    def append(self, step: Cell, values: Mapping[str, Cell]) -> None:
+        summary = self._summary(value=[self._summary.Value(tag=tag, simple_value=x) for tag, x in values.items()])
+        self._file.append(self._head + self._framed(self._event(wall_time=time.time(), step=step, summary=summary)))
+        self._head = b""
+
+    def _framed(self, event: Any) -> bytes:
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        return b"".join(part + struct.pack("<I", self._checksum(part)) for part in (length, data))
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def table_path(metrics: Path, table: str) -> Path:

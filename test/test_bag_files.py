@@ -62,6 +62,84 @@ def test_cut_anywhere_a_log_reads_as_far_as_it_goes_and_a_demonstration_not_at_a
     assert read_demonstrations([cut]).manifest.total == 40
 
 
+def open_log(path: Path, spec, records) -> bytes:
+    """Write a log whose writer is killed, a chunk for each record; return its only file."""
+    log = TransitionLog(path, spec)
+    for record in records:
+        log.write(record)
+        log.flush()
+    return (path / "log_0.mcap").read_bytes()
+
+
+def chunks_of(data: bytes) -> list[tuple[int, int]]:
+    """Return where the chunks of an MCAP file begin and end."""
+    place, chunks = len(McapFile.MAGIC), []
+    while place < len(data) - len(McapFile.MAGIC):
+        opcode, length = struct.unpack_from("<BQ", data, place)
+        chunks += [(place, place + 9 + length)] if opcode == McapFile.CHUNK else []
+        place += 9 + length
+    return chunks
+
+
+@pytest.mark.parametrize("spec", [STATE, PIXELS])
+def test_of_a_log_with_a_torn_end_all_but_the_end_is_read(tmp_path, spec):
+    expected = content(make_records(spec, 30))
+    whole = open_log(tmp_path / "log", spec, make_records(spec, 30))
+    chunks = chunks_of(whole)
+    assert len(chunks) == 30
+    torn = tmp_path / "torn.mcap"
+    places = np.random.default_rng(0).integers(chunks[20][0], len(whole), 100).tolist()
+    for place in [*places, *(begin + i for begin, _ in chunks[-3:] for i in range(1, 60, 3))]:
+        torn.write_bytes(whole[:place] + bytes(len(whole) - place))
+        found = content(TransitionLog.read(torn, spec))
+        assert found == expected[:len(found)]
+        assert len(found) >= sum(end <= place for _, end in chunks)
+        lost = McapFile(torn, partial=True).lost()
+        with pytest.raises(DataError, match=re.escape(str(torn))):
+            read_demonstrations([torn])
+        torn.write_bytes(whole[:len(whole) - lost])
+        assert content(TransitionLog.read(torn, spec)) == found
+
+
+def test_of_a_log_damage_is_forgiven_in_the_last_chunk_only(tmp_path):
+    whole = open_log(tmp_path / "log", STATE, make_records(STATE, 9))
+    chunks = chunks_of(whole)
+    path = tmp_path / "damaged.mcap"
+    for number, (begin, end) in enumerate(chunks, 1):
+        damaged = bytearray(whole)
+        damaged[(begin + end) // 2] ^= 1
+        path.write_bytes(damaged)
+        if number == 9:
+            assert len(list(TransitionLog.read(path, STATE))) == 8
+        else:
+            with pytest.raises(DataError, match=rf"damaged at byte {begin}: the checksum of a chunk is wrong; "
+                                                "move the file out of its folder to go on without what it holds"):
+                list(TransitionLog.read(path, STATE))
+        expect_refusal([path], f"damaged at byte {begin}: the checksum of a chunk is wrong; copy it again")
+
+
+@pytest.mark.parametrize(("place", "error"), [
+    (100, "the checksum of a chunk is wrong"), (5, "a record leaves the file")])
+def test_of_a_log_that_was_closed_nothing_is_forgiven(tmp_path, place, error):
+    path = write_log(tmp_path / "log", STATE, make_records(STATE, 9)) / "log_0.mcap"
+    damaged = bytearray(path.read_bytes())
+    begin, _ = chunks_of(damaged)[-1]
+    damaged[begin + place] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(DataError, match=f"damaged at byte {begin}: {error}; move the file out of its folder"):
+        list(TransitionLog.read(path, STATE))
+
+
+def test_what_the_end_of_a_log_repeats_may_be_torn(tmp_path):
+    """The channels, that is: what is torn of one must not look like another kind of recording."""
+    whole = (write_log(tmp_path / "log", STATE, make_records(STATE, 9)) / "log_0.mcap").read_bytes()
+    path = tmp_path / "torn.mcap"
+    begin = whole.rindex(b"/transitions") - 50
+    for place in range(begin, begin + 100):
+        path.write_bytes(whole[:place] + bytes(len(whole) - place))
+        assert len(list(TransitionLog.read(path, STATE))) == 9
+
+
 def test_one_damaged_byte_never_becomes_wrong_data(tmp_path):
     records = make_records(STATE, 20)
     expected = content(records)
@@ -99,13 +177,9 @@ def test_random_bytes_are_refused(tmp_path):
 def test_a_lost_chunk_is_noticed(tmp_path):
     path = write_log(tmp_path / "log", STATE, make_records(STATE, 9)) / "log_0.mcap"
     whole = bytearray(path.read_bytes())
-    place, chunks = len(McapFile.MAGIC), []
-    while place < len(whole) - len(McapFile.MAGIC):
-        opcode, length = struct.unpack_from("<BQ", whole, place)
-        chunks += [place] if opcode == McapFile.CHUNK else []
-        place += 9 + length
+    chunks = chunks_of(whole)
     assert len(chunks) == 3
-    whole[chunks[1]] = 7  # an index, which nobody reads
+    whole[chunks[1][0]] = 7  # an index, which nobody reads
     path.write_bytes(whole)
     expect_refusal([path], "log_0.mcap: damaged: expected 10 messages, found 7")
 

@@ -180,15 +180,62 @@ def test_a_log_with_nothing_in_it_yet_is_continued(tmp_path):
     for length in (0, 3, 8, 60, 1000):
         shutil.rmtree(path)
         path.mkdir()
-        (path / "log_0.mcap").write_bytes(whole[:length])
-        if length < 8:  # not even its beginning
-            with pytest.raises(DataError, match="expected an MCAP file"):
-                write_log(path, STATE, make_records(STATE, 5))
-            continue
+        (path / "log_0.mcap").write_bytes(whole[:length] + bytes(3000 if length % 3 else 0))
         write_log(path, STATE, make_records(STATE, 5))
+        assert {file.name for file in path.iterdir()} == {"log_0.mcap", "metadata.yaml"}
         expect_same(TransitionLog.read(path, STATE), make_records(STATE, 5))
         with Reader(path) as reader:
             assert len(list(reader.messages())) == 6
+
+
+@pytest.mark.parametrize("file", [b"\x89MCAP1\r\n", b"hello", bytes(100) + b"x"])
+def test_what_is_no_log_is_neither_continued_nor_deleted(tmp_path, file):
+    (tmp_path / "log_0.mcap").write_bytes(file)
+    with pytest.raises(DataError, match="expected an MCAP file, found another beginning; move the file out of"):
+        write_log(tmp_path, STATE, make_records(STATE, 5))
+    assert (tmp_path / "log_0.mcap").read_bytes() == file
+
+
+def test_a_log_that_began_on_a_full_disk_is_continued(tmp_path):
+    """A limit on the size of files stands for a disk without space."""
+    path, records = tmp_path / "log", make_records(STATE, 20)
+    write_log(path, STATE, records[:10])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        log = TransitionLog(path, STATE)
+        log.write(records[10])
+        with pytest.raises(DataError, match="cannot write transitions: File too large"):
+            log.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (path / "log_1.mcap").stat().st_size == 0  # and here its writer is killed
+    expect_same(TransitionLog.read(path, STATE), records[:10])
+    write_log(path, STATE, records[10:])
+    assert sorted(file.name for file in path.iterdir()) == ["log_0.mcap", "log_1.mcap", "metadata.yaml"]
+    assert read_demonstrations([path]).manifest.total == 20
+
+
+@pytest.mark.parametrize("spec", [STATE, PIXELS])
+@pytest.mark.parametrize("lost", [100, 200, 2000])
+def test_a_log_whose_end_a_power_cut_made_zero_is_cut_and_continued(tmp_path, spec, lost):
+    path, records = tmp_path / "log", make_records(spec, 40)
+    log = TransitionLog(path, spec)
+    for record in records:
+        log.write(record)
+        log.flush()
+    file = path / "log_0.mcap"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-lost] + bytes(lost))
+    left = len(list(TransitionLog.read(path, spec)))
+    assert 30 < left < 40
+    write_log(path, spec, records[left:])
+    expect_same(TransitionLog.read(path, spec), records)
+    assert read_demonstrations([path]).manifest.total == 40
+    with Reader(path) as reader:
+        assert reader.topics["/transitions"].msgcount == 40
+        assert len(list(reader.messages())) == reader.message_count
+    assert not list(path.glob(".*"))
 
 
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import time
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from recordings import STATE, make_records
+from recordings import STATE, make_records, write_log
 
 from rlpd_ros.data.outbox import Outbox
 from rlpd_ros.errors import ConfigError, DataError
+from rlpd_ros.nodes import learner as learner_node
 from rlpd_ros.nodes.actor import ActorNode
 from rlpd_ros.nodes.arm_driver import ArmDriverNode
 from rlpd_ros.nodes.demo_loader import DemoLoaderNode
@@ -228,6 +231,89 @@ def test_a_run_of_another_arm_is_not_gone_on_with(graph, learn, run):
     learn()
     with pytest.raises(DataError, match=r"recorded in another space: control_rate: expected 10.0, found 77.0"):
         graph.until(lambda: False)
+
+
+READING = re.compile(r"reading back the log of transitions: ([\d,]+) so far")
+
+
+def test_while_a_long_log_is_read_back_the_learner_says_so_and_does_nothing_else(graph, learn, run, monkeypatch):
+    monkeypatch.setattr(learner_node, "TURN", 0.0)  # a transition at a time
+    write_log(run.transitions, STATE, make_records(STATE, 200))
+    graph.listen(qos.LEARNER_STATUS, qos.POLICY_VERSION, qos.TRANSITIONS_ACK)
+    qos.publisher(graph.ears, qos.SPACE_SPEC).publish(messages.from_space_spec(STATE))
+    transitions = qos.publisher(graph.ears, qos.TRANSITIONS)
+    learner = learn(status_period=0.05, training_starts=10**6)
+    new = make_records(STATE, 203)[200:]
+    told = []
+
+    def started() -> bool:
+        if learner._starting is not None and not learner._started:
+            transitions.publish(messages.from_transition(new[0], STATE))
+            told.extend(READING.findall(learner._waits_for))
+        return learner._started
+
+    graph.until(started)
+    assert told == sorted(told, key=int)
+    assert {"1", "100", "199"} <= set(told)
+    graph.until(lambda: graph.last(qos.POLICY_VERSION))
+    heard = [(s.state, READING.fullmatch(s.text)) for s in graph.heard["learner_status"]]
+    assert len({match[1] for state, match in heard if match and state == LearnerState.WAITING_FOR_SPACE}) > 1
+    status = graph.until(lambda: (s := graph.last(qos.LEARNER_STATUS)) and s.env_steps and s)
+    assert (status.restored_env_steps, status.transitions_rejected, status.gaps) == (200, 0, 0)
+    for record in new:
+        transitions.publish(messages.from_transition(record, STATE))
+    ack = graph.until(lambda: (a := graph.last(qos.TRANSITIONS_ACK)) and a.sequence == 203 and a)
+    assert ack.env_steps == 203
+    assert [r.sequence for r in TransitionLog.read(run.transitions, STATE)] == list(range(1, 204))
+
+
+def test_who_reads_back_a_long_log_can_be_stopped(graph, run, start_node):
+    write_log(run.transitions, STATE, make_records(STATE, 6000), flush_every=500)
+    before = (run.transitions / "transitions_0.mcap").read_bytes()
+    graph.listen(qos.LEARNER_STATUS)
+    process = start_node("learner", run=str(run.path), hidden_dims="[8]", critic_hidden_dims="[8]", status_period="0.1")
+    try:
+        graph.until(lambda: graph.heard["learner_status"])
+        qos.publisher(graph.ears, qos.SPACE_SPEC).publish(messages.from_space_spec(STATE))
+        graph.until(lambda: READING.fullmatch(graph.last(qos.LEARNER_STATUS).text))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0, process.stderr.read()
+    finally:
+        process.kill()
+    assert READING.fullmatch(graph.last(qos.LEARNER_STATUS).text)
+    assert (run.transitions / "transitions_0.mcap").read_bytes() == before
+    assert not (run.path / "policy_version").exists()
+
+
+def test_another_space_while_the_log_is_read_back_is_told(graph, learn, run, monkeypatch):
+    monkeypatch.setattr(learner_node, "TURN", 0.0)
+    write_log(run.transitions, STATE, make_records(STATE, 200))
+    graph.listen(qos.LEARNER_STATUS)
+    spaces = qos.publisher(graph.ears, qos.SPACE_SPEC)
+    spaces.publish(messages.from_space_spec(STATE))
+    learner = learn(status_period=0.05)
+    graph.until(lambda: learner._starting is not None)
+    spaces.publish(messages.from_space_spec(replace(STATE, control_rate=77.0)))
+    graph.until(lambda: (s := graph.last(qos.LEARNER_STATUS)) and "control_rate" in s.space_difference
+                and READING.fullmatch(s.text))
+    graph.until(lambda: learner._started)
+    assert learner._learner.spec.control_rate == STATE.control_rate
+    graph.until(lambda: graph.last(qos.LEARNER_STATUS).space_difference and graph.last(qos.LEARNER_STATUS).env_steps)
+    spaces.publish(messages.from_space_spec(STATE))
+    graph.until(lambda: not graph.last(qos.LEARNER_STATUS).space_difference)
+
+
+def test_what_a_power_cut_took_of_the_log_is_told(graph, learn, run, monkeypatch):
+    said = []
+    monkeypatch.setattr(learner_node.LearnerNode, "warn", lambda self, text: said.append(text))
+    write_log(run.transitions, STATE, make_records(STATE, 9))
+    file = run.transitions / "transitions_1.mcap"
+    file.touch()
+    graph.listen(qos.POLICY_VERSION)
+    qos.publisher(graph.ears, qos.SPACE_SPEC).publish(messages.from_space_spec(STATE))
+    learn(training_starts=10**6)
+    graph.until(lambda: graph.last(qos.POLICY_VERSION), "the first policy")
+    assert said == [f"{file}: nothing of it reached the disk: going on without it"]
 
 
 def test_a_second_learner_leaves_a_run_alone_in_which_one_is_at_work(graph, learn):

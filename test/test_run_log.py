@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from recordings import STATE, content, make_record, make_records
 from rosbags.rosbag2 import Reader
+from test_bag_files import chunks_of
 
 from rlpd_ros.data.intake import Intake
 from rlpd_ros.data.replay_buffer import ReplayBuffer
@@ -200,3 +201,57 @@ def test_complete_files_are_synchronised_whenever_that_is_not_never(tmp_path, mo
     config = LogConfig(log_file_size=0.01, log_sync="period", log_sync_period=1e9)
     Life(tmp_path / "log", config).receive(make_records(STATE, 60))
     assert {name for name in paths if name.endswith(".mcap")} == set(files(tmp_path / "log")[:-1])
+
+
+# What a power cut or a full disk leaves of the newest file
+
+
+def test_a_torn_end_costs_only_what_was_torn_and_is_told(tmp_path):
+    path = tmp_path / "log"
+    first = Life(path).receive(make_records(STATE, 35))
+    newest = path / files(path)[-1]
+    whole = newest.read_bytes()
+    begin, end = chunks_of(whole)[-1]
+    newest.write_bytes(whole[:end - 50] + bytes(len(whole) - end + 50))
+    second = Life(path)
+    assert second.report.env_steps == 34
+    assert second.log.lost == [f"{newest}: going on without the last {len(whole) - begin} of its {len(whole)} bytes, "
+                               "which were not written as a whole: the checksum of a chunk is wrong"]
+    second.receive(make_records(STATE, TOTAL)[34:])
+    assert second.report.env_steps == TOTAL
+    assert first.log.lost == Life(path).log.lost == []
+    assert Life(path).known() == second.known()
+
+
+def test_a_kill_is_not_told_as_a_loss(tmp_path):
+    Life(tmp_path / "log").receive(make_records(STATE, 35))
+    assert Life(tmp_path / "log").log.lost == []
+
+
+@pytest.mark.parametrize("left", [b"", b"\x89MC", bytes(5000)])
+def test_a_file_that_was_only_begun_is_left_out_and_its_name_given_again(tmp_path, left):
+    path = tmp_path / "log"
+    Life(path).receive(make_records(STATE, 35))
+    begun = path / f"log_{len(files(path))}.mcap"
+    begun.write_bytes(left)
+    second = Life(path)
+    assert second.log.lost == [f"{begun}: nothing of it reached the disk: going on without it"]
+    second.receive(make_records(STATE, TOTAL)[35:])  # so much that the file of that name is deleted in the end
+    assert begun.name not in files(path)
+    third = Life(path)
+    assert third.log.lost == []
+    assert third.known() == second.known()
+    assert third.report.env_steps == TOTAL
+
+
+def test_a_torn_file_that_is_not_the_newest_is_an_error_with_a_remedy(tmp_path):
+    path = tmp_path / "log"
+    Life(path).receive(make_records(STATE, 35))
+    older = files(path)[-2]
+    whole = (path / older).read_bytes()
+    _, end = chunks_of(whole)[-1]
+    (path / older).write_bytes(whole[:end - 50] + bytes(len(whole) - end + 50))
+    with pytest.raises(DataError, match=rf"{older}: damaged at byte \d+: .*; move the file out of its folder to go on"):
+        Life(path)
+    (path / older).rename(tmp_path / older)
+    assert 0 < Life(path).report.env_steps < 35

@@ -23,6 +23,11 @@ from rlpd_ros.types import EpisodeSummary
 RECENT = 1000  # actions over which shares are taken
 TAIL = 2**18  # bytes of a log that are read
 NODES = ("arm_driver", "demo_loader", "learner", "actor")
+NUMBERS = {
+    "learner": (), "policies": ("version",),
+    "episodes": ("env_steps", "policy_version", "episode_return", "evaluation", "steps", "random_actions",
+                 "policy_actions")}
+"""Table -> columns of numbers without which nothing can be said of it. On a full disk older versions lost a header."""
 
 Columns = Mapping[str, np.ndarray]
 
@@ -65,7 +70,7 @@ def _learner(parameters: Mapping[str, Any], learned: Columns, policies: Columns,
     report.reward_seen = max(0.0, _highest(episodes, "episode_return"))
     report.reward_lowest = min(0.0, -_highest({"return": -episodes["episode_return"]}, "return")) if episodes else 0.0
     distances = learned.get("demo_action_distance", np.zeros(0))
-    if np.isfinite(distances).any():
+    if distances.dtype.kind == "f" and np.isfinite(distances).any():
         report.demo_action_distance_first = float(distances[np.isfinite(distances)][0])
     if report.gradient_step:
         report.state = LearnerState.TRAINING
@@ -145,9 +150,10 @@ def _add(tracks: dict[str, Track], report: Any) -> None:
 def _table(run: RunDirectory, name: str) -> Columns:
     path = table_path(run.metrics, name)
     try:
-        return read_table(path) if path.exists() else {}
+        columns = read_table(path) if path.exists() else {}
     except DataError:
         return {}
+    return columns if all(n in columns and columns[n].dtype.kind == "f" for n in NUMBERS[name]) else {}
 
 
 def _parameters(run: RunDirectory) -> Mapping[str, Any]:

@@ -39,12 +39,14 @@ from rlpd_ros.types import Acknowledgement, EpisodeSummary, PolicySnapshot, Spac
 from rlpd_ros.untrusted import Refusals
 
 LAST_WORDS = 1.0  # s for which the final status stays out before the node ends
+TURN = 0.05  # s of reading back the log between two rounds of messages
 
 
 class LearnerNode(Node):
     """Topics in and out of a ``Learner``, which exists once the space is known; files of its run directory."""
 
-    _learner: Learner  # these two from _start on
+    _spec: SpaceSpec  # from _on_space on
+    _learner: Learner  # these two once started
     _log: RunLog
 
     def __init__(self, **kwargs) -> None:
@@ -58,11 +60,14 @@ class LearnerNode(Node):
         self._run = RunDirectory.open(self._node_config.run)
         self._lock = self._run.lock()  # two would overwrite each other's log
         self._session = new_session("learner")
+        self._starting: Iterator[None] | None = None  # in turns, from the space on
         self._started = False
-        self._early: dict[str, tuple[Any, Any]] = {}  # topic -> callback and newest message before the space came
+        self._waits_for = ("no space_spec received yet: is the arm driver running, on the same ROS_DOMAIN_ID and "
+                           "namespace?")
+        self._space_difference = ""
+        self._early: dict[str, tuple[Any, Any]] = {}  # topic -> callback and newest message before it started
         self._status_at = 0.0
         self._finished_at: float | None = None
-        self._failure: DataError | None = None  # ends the node
         self._checkpoints = CheckpointStore(self._run.checkpoints, self._node_config.checkpoints_kept)
         self._metrics = MetricsWriter(self._run)
 
@@ -94,20 +99,19 @@ class LearnerNode(Node):
 
     def _on_space(self, message) -> None:
         spec = messages.to_space_spec(message)
-        if not self._started:
-            try:
-                self._start(spec)
-            except DataError as error:  # it is not the message that is wrong, but what lies in the run's folder
-                self._failure = error
-        elif self._learner.spec.fingerprint != spec.fingerprint:
-            differences = "; ".join(self._learner.spec.difference(spec, "this run has", "the arm now has"))
-            self._learner.report.space_difference = differences
-            self.warn(f"the arm driver's space differs from that of this run: {differences}")
+        if self._starting is None:
+            self._spec, self._starting = spec, self._start(spec)
+        elif self._spec.fingerprint != spec.fingerprint:
+            self._space_difference = "; ".join(self._spec.difference(spec, "this run has", "the arm now has"))
+            self.warn(f"the arm driver's space differs from that of this run: {self._space_difference}")
         else:
-            self._learner.report.space_difference = ""
+            self._space_difference = ""
 
-    def _start(self, spec: SpaceSpec) -> None:
-        """Build or restore everything that depends on the space, then publish the first policy."""
+    def _start(self, spec: SpaceSpec) -> Iterator[None]:
+        """Build or restore everything that depends on the space, then publish the first policy.
+
+        A long log takes minutes: it is read in turns, so that statuses go out and a request to stop is heard.
+        """
         policy = Policy(spec, self._policy_config)
         if policy.backbone is not None:
             self.say(f"frozen backbone {policy.backbone.digest}: {policy.backbone.origin}")
@@ -118,8 +122,15 @@ class LearnerNode(Node):
                           wall_ns, kept)
         self.say(learner.memory())
         log = RunLog(self._run.transitions, spec, self._log_config, self._config.replay_buffer_capacity)
-        for record in log.restore():
+        turn_ends = time.monotonic() + TURN
+        for count, record in enumerate(log.restore(), 1):
             learner.restore(record)
+            if time.monotonic() > turn_ends:
+                self._waits_for = f"reading back the log of transitions: {count:,} so far"
+                yield
+                turn_ends = time.monotonic() + TURN
+        for text in log.lost:
+            self.warn(text)
         for session, account in log.accounts.items():
             learner.intake.restore_deleted(session, account)
         learner.report.restored_env_steps = learner.report.env_steps
@@ -167,14 +178,15 @@ class LearnerNode(Node):
 
     def work(self) -> bool:
         """Train, acknowledge, tell; return whether there is more to do at once."""
-        if self._failure is not None:
-            raise self._failure
-        self._space.check(missing=not self._started)
+        self._space.check(missing=self._starting is None)
         self._manifest.check(missing=self._started and not self._learner.intake.announced)
         busy = False
         if self._started:
             busy = self._learner.train() or self._learner.backlog > 0
             self._learner.service()
+        elif self._starting is not None:
+            busy = True
+            next(self._starting, None)
         if time.monotonic() - self._status_at >= self._config.status_period:
             self.publish_status()
         if self._started and self._learner.report.state == LearnerState.FINISHED:
@@ -187,8 +199,8 @@ class LearnerNode(Node):
             report = self._learner.status()
             self._publish_version()
         else:
-            report = LearnerReport(self._session, run=str(self._run.path), text="no space_spec received yet: is the "
-                                   "arm driver running, on the same ROS_DOMAIN_ID and namespace?")
+            report = LearnerReport(self._session, run=str(self._run.path), text=self._waits_for)
+        report.space_difference = self._space_difference
         report.incompatible_qos = qos.incompatible(self)
         report.messages_refused, report.last_refusal = self._refusals.count, self._refusals.text
         self._status.publish(messages.from_fields(qos.LEARNER_STATUS.type, report, wall_ns()))

@@ -31,6 +31,7 @@ from rlpd_ros.ros import definitions
 from rlpd_ros.untrusted import printable
 
 MAX_RECORD = 2**28  # bytes of a record or a chunk, uncompressed
+MOVE_AWAY = "move the file out of its folder to go on without what it holds"
 
 Wanted = Callable[[str, str], bool]  # of topic and type
 
@@ -55,7 +56,8 @@ class _Damaged(Exception):
 class McapFile:
     """An MCAP file with ROS 2 messages. See https://mcap.dev/spec.
 
-    With ``partial`` a file without its end is read as far as it is complete; ``cut_at`` then tells where that was.
+    With ``partial`` a file without its end is read as far as it is complete; ``cut_at`` then tells where that was. If
+    its last chunk is there but damaged, as a power cut leaves it, then that was before it, and ``torn`` says why.
     ``topics`` maps the topics met so far to their types.
     """
 
@@ -66,6 +68,7 @@ class McapFile:
         self.path = path
         self.topics: dict[str, str] = {}
         self.cut_at: int | None = None
+        self.torn = ""
         self._partial = partial
         self._schemas: dict[int, tuple[str, str]] = {}  # name, definition
         self._channels: dict[int, tuple[str, str] | None] = {}  # topic and type of those wanted
@@ -75,26 +78,79 @@ class McapFile:
     def messages(self, wanted: Wanted) -> Iterator[RawMessage]:
         """Yield the messages that are ``wanted``, in the order of the file. Raises DataError."""
         with _opened(self.path) as stream:
-            if stream.read(len(self.MAGIC)) != self.MAGIC:
-                raise DataError(f"{self.path}: expected an MCAP file, found another beginning")
+            if not self._begins(stream):
+                self.cut_at = 0
+                return
             while True:
                 place = stream.tell()
                 try:
                     opcode, content = self._next_record(stream)
                     if opcode == self.FOOTER:
                         break
-                    yield from self._read(opcode, content, wanted)
                 except _Cut:
-                    if self._partial:
-                        self.cut_at = place
-                        return
-                    raise DataError(f"{self.path}: cut off after byte {place}: the recording was not closed, or not "
-                                    "all of the file was copied") from None
+                    if not self._partial:
+                        raise DataError(f"{self.path}: cut off after byte {place}: the recording was not closed, or "
+                                        f"not all of the file was copied; {self._remedy}") from None
+                    if self._has_end(stream):
+                        raise self._damaged(place, "a record leaves the file") from None
+                    self.cut_at = place
+                    return
+                except _Damaged as error:
+                    raise self._damaged(place, error) from error
+                try:
+                    yield from self._read(opcode, content, wanted)
                 except (struct.error, UnicodeDecodeError, RuntimeError, zstd.ZstdError, _Damaged) as error:
-                    raise DataError(f"{self.path}: damaged at byte {place}: {printable(error)}") from error
+                    if not self._partial or self._has_end(stream) or not self._is_last(stream):
+                        raise self._damaged(place, error) from error
+                    self.cut_at, self.torn = place, printable(error)
+                    return
         if self._expected_messages not in (None, self._messages):
             raise DataError(f"{self.path}: damaged: expected {self._expected_messages} messages, found "
-                            f"{self._messages}")
+                            f"{self._messages}; {self._remedy}")
+
+    def lost(self) -> int:
+        """Return how many bytes at the end ``messages`` leaves out. Raises DataError like it."""
+        with _opened(self.path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if not self._has_end(stream):
+                for _ in self.messages(lambda topic, type_name: False):
+                    pass
+        return 0 if self.cut_at is None else size - self.cut_at
+
+    @property
+    def _remedy(self) -> str:
+        return MOVE_AWAY if self._partial else "copy it again, or leave it out"
+
+    def _damaged(self, place: int, error: Exception | str) -> DataError:
+        return DataError(f"{self.path}: damaged at byte {place}: {printable(error)}; {self._remedy}")
+
+    def _begins(self, stream: BinaryIO) -> bool:
+        """Return False of a file that got no further than its beginning. Raises DataError unless it is MCAP."""
+        beginning = stream.read(len(self.MAGIC))
+        if beginning == self.MAGIC:
+            return True
+        if self._partial and self.MAGIC.startswith(beginning.rstrip(b"\0")) and _only_zeros(stream):
+            return False
+        raise DataError(f"{self.path}: expected an MCAP file, found another beginning; {self._remedy}")
+
+    def _has_end(self, stream: BinaryIO) -> bool:
+        """Return whether the file ends as one does whose writer lived to close it."""
+        place, size = stream.tell(), os.fstat(stream.fileno()).st_size
+        stream.seek(max(len(self.MAGIC), size - len(self.MAGIC)))
+        end = stream.read()
+        stream.seek(place)
+        return end == self.MAGIC
+
+    def _is_last(self, stream: BinaryIO) -> bool:
+        """Return whether what has just been read is the last of the file that may hold messages."""
+        try:
+            while self._next_record(stream)[0] not in (self.CHUNK, self.MESSAGE, self.FOOTER):
+                pass
+        except _Cut:
+            return True
+        except _Damaged:
+            pass
+        return False
 
     def _next_record(self, stream: BinaryIO) -> tuple[int, bytes]:
         """Return the next record at the top level; those that hold no messages come without their content."""
@@ -149,6 +205,8 @@ class McapFile:
         topic, rest = _string(content, 4)
         encoding, _ = _string(content, rest)
         type_name, text = self._schemas.get(schema, ("", ""))
+        if identifier in self._channels:  # repeated at the end of the file, where it may be torn
+            return
         topic, type_name = printable(topic), printable(type_name)
         self.topics[topic] = type_name
         self._channels[identifier] = None
@@ -159,6 +217,14 @@ class McapFile:
                 raise DataError(f"{self.path}: topic '{topic}': {type_name} is of another version: "
                                 f"{printable(differs)}")
             self._channels[identifier] = topic, type_name
+
+
+def _only_zeros(stream: BinaryIO) -> bool:
+    """Return whether nothing else is left: zeros are what a crashed file system leaves."""
+    while block := stream.read(2**20):
+        if block.count(0) < len(block):
+            return False
+    return True
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -185,6 +251,8 @@ def _unpack_chunk(content: bytes) -> bytes:
     packed = content[rest + 8:rest + 8 + length]
     if size > MAX_RECORD or len(packed) != length:
         raise _Damaged(f"expected a chunk of at most {MAX_RECORD} bytes, found {size} in {len(packed)}")
+    if not size and len(content) > rest + 8 + length:
+        raise _Damaged(f"expected a chunk in {len(content)} bytes, found an empty one")  # zeros
     if compression == "zstd":
         records = zstd.ZstdDecompressor().decompress(packed, max_length=size + 1)
     elif compression == "lz4":
@@ -207,7 +275,11 @@ class SqliteFile:
         self.path = path
         self.topics: dict[str, str] = {}
         self.cut_at: int | None = None  # SQLite repairs itself what its writer left
+        self.torn = ""
         del partial
+
+    def lost(self) -> int:
+        return 0
 
     def messages(self, wanted: Wanted) -> Iterator[RawMessage]:
         """Yield the messages that are ``wanted``, in the order of the file. Raises DataError."""

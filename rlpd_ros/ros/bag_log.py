@@ -226,7 +226,8 @@ class TransitionLog:
         """Return the path of the next file; look at what is there before the first."""
         if not self._looked:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._finished = {path.name: _complete(path, self._spec) for path in segments_of(self.path)}
+            completed = {path.name: _complete(path, self._spec) for path in segments_of(self.path)}
+            self._finished = {name: contents for name, contents in completed.items() if contents is not None}
             self._looked = True
         number = max((segment_number(Path(name)) for name in self._finished), default=-1) + 1
         return self.path / f"{self.path.name}_{number}.mcap"
@@ -248,8 +249,11 @@ class TransitionLog:
         self.flush()
 
 
-def _complete(path: Path, spec: SpaceSpec) -> _Contents:
-    """Return what a file holds; if it was cut off, write it anew up to there first. Raises DataError."""
+def _complete(path: Path, spec: SpaceSpec) -> _Contents | None:
+    """Return what a file holds; if it was cut off, write it anew up to there first.
+
+    One that got no further than its beginning is deleted: None. Raises DataError.
+    """
     if path.suffix != ".mcap":
         raise DataError(f"{path}: expected a log of this package, found another recording; choose another folder")
     contents = _indexed(path)
@@ -261,6 +265,9 @@ def _complete(path: Path, spec: SpaceSpec) -> _Contents:
         if message.topic == "/space_spec":
             expect_space(path, spec, messages.to_space_spec(definitions.decode(message.type, message.data)))
         copy.add(message.topic, message.stamp, message.data)
+    if source.cut_at is not None and not source.topics:
+        path.unlink()
+        return None
     if source.cut_at is not None:
         copy.path = path.with_name(f".{path.name}.part")
         copy.path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from rlpd_ros.data.episodes import MAX_SESSIONS
 from rlpd_ros.data.ledger import Account
 from rlpd_ros.errors import DataError
-from rlpd_ros.ros.bag_files import segments_of
+from rlpd_ros.ros.bag_files import FORMATS, MOVE_AWAY, segments_of
 from rlpd_ros.ros.bag_log import Tally, TransitionLog
 from rlpd_ros.ros.bag_reader import Bag
 from rlpd_ros.runs import write_atomically
@@ -28,13 +28,15 @@ class RunLog:
 
     A file is deleted when the files after it hold more than ``capacity`` complete transitions, so that they fill the
     online buffer without it. One with interventions stays: they are demonstrations. What deleted files held is still
-    known by its numbers: ``accounts``.
+    known by its numbers: ``accounts``. What the death of an earlier life, or of its machine, left unreadable is told in
+    ``lost``, for people.
     """
 
     def __init__(self, path: Path, spec: SpaceSpec, config: LogConfig, capacity: int,
                  clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
         self.accounts: dict[str, Account] = {}
+        self.lost: list[str] = []
         self._spec = spec
         self._config = config
         self._capacity = capacity
@@ -47,15 +49,31 @@ class RunLog:
         self._synchronised_at = clock()
 
     def restore(self) -> Iterator[TransitionRecord]:
-        """Yield what earlier lives left, in order, and fill ``accounts``. Raises DataError."""
+        """Yield what earlier lives left, in order, and fill ``accounts`` and ``lost``. Raises DataError."""
         if not self.path.exists():
             return
         self._read_accounts()
-        for file in segments_of(self.path):
-            tally = self._restored[file.name] = Tally()
+        files = segments_of(self.path)
+        for file in files:
+            self._judge_end(file, newest=file == files[-1])
+            tally = Tally()
             for record in Bag(file, partial=True).records(self._spec):
                 tally.add(record, self._completed_by(record))
                 yield record
+            if tally.stored:  # an empty one is deleted, and its name given again
+                self._restored[file.name] = tally
+
+    def _judge_end(self, file: Path, newest: bool) -> None:
+        """Note in ``lost`` what a file lacks at its end. Raises DataError if that cannot be left out in silence."""
+        source = FORMATS[file.suffix](file, partial=True)
+        lost, size = source.lost(), file.stat().st_size
+        if source.torn and not newest:  # what follows it was written later, so it was whole once
+            raise DataError(f"{file}: damaged at byte {source.cut_at}: {source.torn}; {MOVE_AWAY}")
+        if source.cut_at == 0:
+            self.lost.append(f"{file}: nothing of it reached the disk: going on without it")
+        elif lost:
+            self.lost.append(f"{file}: going on without the last {lost} of its {size} bytes, which were not written as "
+                             f"a whole{source.torn and ': '}{source.torn}")
 
     def write(self, record: TransitionRecord) -> None:
         """Add a record; it is safe after the next ``flush``."""
