@@ -7,7 +7,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shlex
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,9 +22,9 @@ from rlpd_ros.exported_policy import load_policy
 from rlpd_ros.graph import namespaces_of_arms
 from rlpd_ros.ros.bags import find_bags, read_demonstrations
 from rlpd_ros.ros.parameters import QOS_PREFIX, USE_SIM_TIME, load_parameter_file, refuse_sim_time
-from rlpd_ros.runs import RunDirectory
+from rlpd_ros.runs import RunDirectory, write_atomically
 from rlpd_ros.settings import NODES, TOOLS, ArmConfig, LearnerConfig, LoaderConfig
-from rlpd_ros.untrusted import parse_yaml
+from rlpd_ros.untrusted import parse_yaml, printable, read_text
 
 Config = TypeVar("Config")
 EVERY = NODES | TOOLS  # a file may have sections for tools too; they are checked, and not part of a run
@@ -64,11 +66,12 @@ class Configurations:
         self._set([node] if dot else list(NODES), name if dot else target, parsed, "--set")
 
     def set_demonstrations(self, paths: tuple[str, ...]) -> None:
-        """Name the bags to load, or train without demonstrations."""
-        if paths == NO_DEMONSTRATIONS:
-            self._values["learner"]["require_demonstrations"] = False
-        else:
-            self._values["demo_loader"]["demo_path"] = [os.path.abspath(path) for path in paths]
+        """Name the bags to load, or train without demonstrations; what was named before does not count."""
+        without = paths == NO_DEMONSTRATIONS
+        if without:
+            self._set(["learner"], "require_demonstrations", False, "--demos")
+        if paths:
+            self._set(["demo_loader"], "demo_path", [] if without else list(paths), "--demos")
 
     def _set(self, nodes: list[str], name: str, value: Any, where: str, namespaces: str = "") -> None:
         """Set one parameter on those of ``nodes`` that have it, in all namespaces or in some; check it as they will."""
@@ -83,7 +86,7 @@ class Configurations:
             every = dataclasses.make_dataclass("Every", [(n, Any, None) for n in sorted(known)])
             from_mapping(every, {name: value}, where)
         if name == "backbone" and isinstance(value, str) and value:
-            value = os.path.abspath(value)  # a run is gone on with from anywhere
+            value = _absolute(value)  # a run is gone on with from anywhere
         for node in having:
             for config_type in EVERY[node]:
                 if name in _names(config_type):
@@ -128,6 +131,10 @@ class Configurations:
         # ROS cannot tell the type of an empty list; its default is the same.
         return {pattern: {"ros__parameters": {k: v for k, v in values.items() if v not in ((), [])}}
                 for pattern, values in sections.items()}
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def _names(config_type: type) -> set[str]:
@@ -186,7 +193,7 @@ def prepare_run(root: str | Path, name: str | None, configurations: Configuratio
     below = namespaces_of_arms(namespace, arms)
     for pattern in configurations.unused([namespace, *below]):
         say(f"no node that starts here is in namespace {pattern}: what a parameter file sets for it has no effect here")
-    demos = demos or _configured_demonstrations(configurations)
+    demos = _bags(demos) or _configured_demonstrations(configurations)
     if demos and demos != NO_DEMONSTRATIONS:
         successful_only = configurations.get("demo_loader", LoaderConfig).successful_only
         read_demonstrations(demos, successful_only=successful_only)  # to know now what is wrong with them
@@ -203,6 +210,8 @@ def prepare_run(root: str | Path, name: str | None, configurations: Configuratio
             demos = (str(run.demos),)
         configurations.set_demonstrations(demos)
         run.write_parameters(configurations.as_parameter_file())
+        if words := namespace_options(namespace, arms):
+            write_atomically(run.arms, f"{shlex.join(words)}\n")
     except BaseException:
         shutil.rmtree(run.path)
         raise
@@ -212,32 +221,68 @@ def prepare_run(root: str | Path, name: str | None, configurations: Configuratio
 def prepare_play(path: str | Path, files: Iterable[str | Path]) -> RunDirectory:
     """Return the run at ``path``, or what was copied of it, and write the parameters to play its policy with.
 
-    Those are its own, with ``files`` after them. Raises ConfigError or DataError naming what is wrong.
+    Those are its own, with ``files`` after them. Where the run cannot be written they are in a new folder, the
+    ``scratch`` of what is returned. Raises ConfigError or DataError naming what is wrong.
     """
     run = RunDirectory.open(path, to_go_on=False)
     load_policy(run.policy)  # to know at once if there is none
     configurations = read_configurations(run)
     for file in files:
         configurations.add_file(file)
-    run.write_parameters(configurations.as_parameter_file(), run.play_parameters)
+    parameters = configurations.as_parameter_file()
+    try:
+        run.write_parameters(parameters, run.play_parameters)
+    except OSError:  # for one, a medium from which several machines read it
+        run = dataclasses.replace(run, scratch=Path(tempfile.mkdtemp(prefix="rlpd_ros_play_")))
+        run.write_parameters(parameters, run.play_parameters)
     return run
 
 
-def resume_run(path: str | Path, demos: tuple[str, ...] = (),
-               overrides: Iterable[str] = ()) -> tuple[RunDirectory, tuple[str, ...]]:
-    """Return an existing run and the bags to load, those that it began with unless ``demos`` names others."""
+def resume_run(path: str | Path, demos: tuple[str, ...] = (), overrides: Iterable[str] = (),
+               say: Callable[[str], None] = lambda text: None, namespace: str = "",
+               arms: Sequence[str] = ()) -> tuple[RunDirectory, tuple[str, ...]]:
+    """Return an existing run and the bags to load, those of last time unless ``demos`` names others."""
     run = RunDirectory.open(path)
     configurations = read_configurations(run)
+    began, here = read_text(run.arms).strip() if run.arms.exists() else "", namespace_options(namespace, arms)
+    if began and began != shlex.join(here):
+        say(f"the run began with {printable(began)}, and goes on {f'with {shlex.join(here)}' if here else 'without'}: "
+            "its nodes start in other namespaces than before")
+    demos = _bags(demos)
+    if demos and _configured_demonstrations(configurations) == NO_DEMONSTRATIONS:
+        configurations.add_override("learner.require_demonstrations=true")
     for text in overrides:
         configurations.add_override(text)
-    demos = demos or _configured_demonstrations(configurations)
+    demos = demos or tuple(_moved_with(run, bag) for bag in _configured_demonstrations(configurations))
     if demos and demos != NO_DEMONSTRATIONS:
         find_bags(demos)
+    configurations.set_demonstrations(demos)
     run.write_parameters(configurations.as_parameter_file())
     return run, demos
 
 
+def namespace_options(namespace: str, arms: Sequence[str]) -> list[str]:
+    """Return the options that put nodes into these namespaces, as words on the command line."""
+    above = namespace.strip("/")
+    return [*(["--namespace", above] if above else []), *(["--arms", *arms] if arms else [])]
+
+
 def _configured_demonstrations(configurations: Configurations) -> tuple[str, ...]:
-    demos = tuple(configurations.get("demo_loader", LoaderConfig).demo_path)
+    demos = _bags(configurations.get("demo_loader", LoaderConfig).demo_path)
     required = configurations.get("learner", LearnerConfig).require_demonstrations
     return demos or (() if required else NO_DEMONSTRATIONS)
+
+
+def _bags(paths: Sequence[str]) -> tuple[str, ...]:
+    """Return what users name in a form that means the same from anywhere."""
+    return NO_DEMONSTRATIONS if tuple(paths) == NO_DEMONSTRATIONS else tuple(map(_absolute, paths))
+
+
+def _moved_with(run: RunDirectory, demos: str) -> str:
+    """Return where bags are that lay in the run's own folder, if that folder has been moved since."""
+    for folder in Path(demos).parents:
+        inside = Path(demos).relative_to(folder)
+        own = inside.parts[0] in (run.demos.name, run.transitions.name)
+        if own and not folder.exists() and (run.path / inside).exists():
+            return str(run.path / inside)
+    return demos

@@ -72,9 +72,13 @@ class Summary:
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Everything that a run leaves behind: enough to resume it, to evaluate it or to send to someone who helps."""
+    """Everything that a run leaves behind: enough to resume it, to evaluate it or to send to someone who helps.
+
+    ``scratch`` takes what is written when it is played, if the run itself cannot be written.
+    """
 
     path: Path
+    scratch: Path | None = None
 
     @classmethod
     def create(cls, root: str | Path, name: str) -> RunDirectory:
@@ -141,7 +145,11 @@ class RunDirectory:
 
     @property
     def play_parameters(self) -> Path:
-        return self.path / "play.yaml"  # likewise, of the last time that its policy was played
+        return (self.scratch or self.path) / "play.yaml"  # likewise, of the last time that its policy was played
+
+    @property
+    def arms(self) -> Path:
+        return self.path / "arms.txt"  # the options of rlpd train that put it into namespaces; only if there were any
 
     @property
     def checkpoints(self) -> Path:
@@ -215,18 +223,24 @@ class RunDirectory:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace the file at ``path`` so that a reader, or a crash, meets either the old or the whole new text."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Replace the file at ``path`` so that a reader, or a crash, meets either the old or the whole new text.
+
+    Raises OSError naming ``path``.
+    """
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)  # mkstemp makes it private
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:  # that of a full disk names nothing, others the temporary file
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def _is_whole(value: Any) -> bool:

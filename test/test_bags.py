@@ -76,7 +76,7 @@ def test_it_reads_other_layouts_of_mcap(tmp_path, compression, chunks):
 def test_bags_are_found_and_counted(tmp_path):
     write_log(tmp_path / "demos" / "b", STATE, make_records(STATE, 10, "one"))
     other_writer(tmp_path / "demos" / "a", make_records(STATE, 25, "two"), STATE, StoragePlugin.SQLITE3)
-    write_log(tmp_path / "demos" / "c" / "deep", STATE, make_records(STATE, 5, "one"))
+    write_log(tmp_path / "demos" / "c" / "deep", STATE, make_records(STATE, 5, "three"))
     (tmp_path / "demos" / "notes.txt").write_text("not a bag")
     paths = [str(tmp_path / "demos" / name) for name in ("a", "b", "c/deep")]
     demonstrations = read_demonstrations([str(tmp_path / "demos"), tmp_path / "demos" / "a"])
@@ -202,7 +202,7 @@ def test_episodes_that_never_end_are_told(tmp_path):
 
 def test_a_bag_of_which_nothing_can_be_learned_from_is_refused(tmp_path):
     good = write_log(tmp_path / "good", STATE, make_records(STATE, 5))
-    bad = write_log(tmp_path / "bad", STATE, [make_record(STATE, sequence) for sequence in (1, 3, 7)])
+    bad = write_log(tmp_path / "bad", STATE, [make_record(STATE, sequence, "other") for sequence in (1, 3, 7)])
     expect_refusal([good, bad], f"{bad}: expected steps that can be learned from, found 3 of which none ends")
 
 
@@ -217,7 +217,7 @@ def test_only_successful_episodes_may_be_wanted(tmp_path):
     records = make_records(STATE, 23)  # the fifth episode is cut off
     failed = [replace(record, success=False) if record.episode in (2, 3) else record for record in records]
     paths = [write_log(tmp_path / "a", STATE, [record for record in failed if record.sequence not in (8, 17)]),
-             write_log(tmp_path / "b", STATE, failed[5:10])]
+             write_log(tmp_path / "b", STATE, [replace(record, session="other") for record in failed[5:10]])]
     everything, successful = read_demonstrations(paths), read_demonstrations(paths, successful_only=True)
     assert (everything.manifest.transitions, everything.left_out) == ([18, 5], 0)
     assert (successful.manifest.transitions, successful.manifest.episodes, successful.left_out) == ([8, 0], [2, 0], 4)
@@ -318,8 +318,8 @@ def test_strange_metadata_is_refused(tmp_path, text):
 
 
 def test_compressed_files_are_refused_with_a_remedy(tmp_path):
-    path = other_writer(tmp_path / "a", make_records(STATE, 5), STATE, StoragePlugin.SQLITE3, CompressionMode.MESSAGE)
-    expect_refusal([path], "expected files that are not compressed as a whole, found mode 'message'")
+    path = other_writer(tmp_path / "a", make_records(STATE, 5), STATE, StoragePlugin.SQLITE3, CompressionMode.FILE)
+    expect_refusal([path], "expected files that are not compressed as a whole, found mode 'file'")
 
 
 # Definitions

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +17,7 @@ import pytest
 
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.factory import make_arm
-from rlpd_ros.cli import main
+from rlpd_ros.cli import _parser, main, train
 from rlpd_ros.exported_policy import save_policy
 from rlpd_ros.preparation import NO_DEMONSTRATIONS, prepare_run, resolve
 from rlpd_ros.rl.config import PolicyConfig
@@ -158,6 +161,38 @@ def test_report_refuses(refused):
     assert "nowhere: expected the folder of a run, found nothing" in refused("report", "nowhere")
 
 
+def test_a_file_that_cannot_be_written_is_named(tmp_path, refused):
+    run = make_run(tmp_path)
+    run.report.mkdir()
+    assert refused("report", "runs/x") == (f"rlpd report: {run.report}: Is a directory; look what is there, and name "
+                                           "another place if it must stay\n")
+
+
+@pytest.mark.parametrize(("number", "remedy"), [
+    (errno.EROFS, "permit it, or use a copy in a folder of yours"), (errno.ENOSPC, "make room on that disk")])
+def test_a_disk_that_takes_nothing_is_told(tmp_path, refused, monkeypatch, number, remedy):
+    run = make_run(tmp_path)
+
+    def fail(**_) -> None:
+        raise OSError(number, os.strerror(number), "a temporary file")
+
+    monkeypatch.setattr("rlpd_ros.runs.tempfile.mkstemp", fail)
+    said = f": {os.strerror(number)}; {remedy}\n"
+    assert refused("report", "runs/x") == f"rlpd report: {run.report}{said}"
+    assert refused("train", "--resume", "runs/x") == f"rlpd train: {run.parameters}{said}"
+
+
+def test_an_error_that_names_no_file_is_a_bug(tmp_path, monkeypatch):
+    run = make_run(tmp_path)
+
+    def fail(run: RunDirectory) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr("rlpd_ros.report.write_report", fail)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        main(["report", str(run.path)])
+
+
 @pytest.mark.parametrize("arguments", [
     [], ["dance"], ["train", "--sed", "x"], ["eval"], ["record", "x", "--episodes", "y"]])
 def test_what_is_no_command_shows_how_to_use_it(arguments, capsys):
@@ -168,6 +203,20 @@ def test_what_is_no_command_shows_how_to_use_it(arguments, capsys):
 
 
 # Good input
+
+
+@pytest.mark.parametrize("given", [
+    "", "--arms left right", "--namespace lab",
+    "--nodes actor arm_driver --namespace lab/one --arms left --across-hosts"])
+def test_train_tells_how_to_go_on_with_the_same_nodes(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    run = RunDirectory.create(tmp_path / "runs", "a b")
+    begun = _parser().parse_args(["train", "--run", "a b", "--seed", "3", *given.split()])
+    command = train._resuming(run, begun)
+    assert command == f"rlpd train --resume 'runs/a b' {given}".strip()
+    resumed = _parser().parse_args(shlex.split(command)[1:])
+    for name in ("nodes", "namespace", "arms", "across_hosts"):
+        assert getattr(resumed, name) == getattr(begun, name)
 
 
 def test_record_makes_a_bag_of_successes(tmp_path, capsys):

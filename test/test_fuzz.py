@@ -31,7 +31,7 @@ def test_nothing_dies_hangs_or_believes_it(parts, scale, tmp_path):
     rows = {row["name"]: row for row in json.loads((tmp_path / "reports" / "fuzz.json").read_text())}
     assert all(row["ok"] is not False for row in rows.values())
     if "nodes" in parts:
-        assert rows["topics"]["value"] == 13
+        assert rows["topics"]["value"] == 15
         assert all(row["value"] > 0 for name, row in rows.items()
                    if ": refused of" in name and "diagnostics" not in name)
 

@@ -42,6 +42,17 @@ def test_the_loader_tells_what_bags_lack_and_which_episodes_it_left_out(graph, c
     assert f"{path}: 1 of its 4 steps cannot be learned from" in output
 
 
+def test_the_loader_tells_what_another_bag_has_too(graph, capfd, tmp_path):
+    records = make_records(STATE, 15)
+    paths = [str(write_log(tmp_path / name, STATE, part)) for name, part in (("run", records[:12]),
+                                                                             ("heard", records[5:]))]
+    graph.add(DemoLoaderNode, demo_path=paths)
+    output = "".join(capfd.readouterr())
+    assert "15 transitions in 3 demonstrations from 2 bag(s), 3 successful\n" in output
+    assert f"{paths[1]}: 7 of its 10 transitions are in a bag before it too: they count once\n" in output
+    assert f"{paths[0]}: " not in output
+
+
 def test_demonstrations_that_come_before_the_space_are_not_forgotten(graph, learn, demonstrations):
     graph.listen(qos.LEARNER_STATUS, qos.DEMO_MANIFEST)
     learn(require_demonstrations=True)

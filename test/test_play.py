@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -49,6 +50,18 @@ def test_policy_and_parameters_are_all_that_another_machine_needs(copy, tmp_path
     evaluated = subprocess.run(["rlpd", "eval", "deployed", "--episodes", "1", "--json"], cwd=tmp_path,
                                capture_output=True, text=True, check=False, timeout=DEADLINE)
     assert json.loads(evaluated.stdout)["policy_version"] == 7
+
+
+def test_a_run_in_which_nothing_can_be_written_is_played(copy, tmp_path):
+    copy.play_parameters.mkdir()  # root may write a read-only folder, but not replace this one
+    shutil.rmtree(copy.logs)
+    copy.logs.write_text("in the way")
+    (tmp_path / "temporary").mkdir()
+    played = subprocess.run(["rlpd", "play", "runs/x", "--episodes", "1"], cwd=tmp_path, capture_output=True, text=True,
+                            check=False, timeout=DEADLINE, env=os.environ | {"TMPDIR": str(tmp_path / "temporary")})
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert "episode 1: " in played.stdout
+    assert not list((tmp_path / "temporary").glob("rlpd_ros_play_*"))
 
 
 @pytest.mark.parametrize(("arguments", "says"), [

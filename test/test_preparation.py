@@ -49,6 +49,9 @@ def test_the_backbones_file_is_found_from_anywhere(monkeypatch, tmp_path, write)
     for configurations in (resolve([], overrides=["backbone=weights.safetensors"]),
                            resolve([write("learner: {ros__parameters: {backbone: weights.safetensors}}")])):
         assert configurations.get("learner", PolicyConfig).backbone == str(tmp_path / "weights.safetensors")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = resolve([], overrides=["backbone=~/weights.safetensors"]).get("actor", PolicyConfig)
+    assert found.backbone == str(tmp_path / "weights.safetensors")
     assert resolve([], overrides=["backbone=''"]).get("actor", PolicyConfig).backbone == ""
 
 
@@ -114,7 +117,7 @@ def test_presets_are_those_that_are_installed() -> None:
 
 
 def test_what_is_written_is_read_again_by_us_and_by_every_node(tmp_path) -> None:
-    resolved = resolve([], "rlpd", ["learner.max_steps=7", "demo_loader.demo_path=[/a, 'b c']", "hidden_dims=[8]",
+    resolved = resolve([], "rlpd", ["learner.max_steps=7", "camera_topics=[a=/a, 'b=/b c']", "hidden_dims=[8]",
                                     "gym_env_kwargs='{\"a\": [1, \"x\"]}'"], seed=4)
     run, _ = prepare_run(tmp_path, "x", resolved, NO_DEMONSTRATIONS)
     again = read_configurations(run)
@@ -208,6 +211,19 @@ def test_demonstrations_that_are_given_are_used(tmp_path, demonstrations, monkey
     assert not run.demos.exists()
 
 
+def test_the_home_folder_may_be_written_short(tmp_path, demonstrations, monkeypatch, write) -> None:
+    monkeypatch.setenv("HOME", str(demonstrations.parent))
+    short = f"~/{demonstrations.name}"
+    configured = resolve([write(f"demo_loader: {{ros__parameters: {{demo_path: ['{short}']}}}}")])
+    for name, resolved, given in (("given", resolve([]), (short,)), ("configured", configured, ())):
+        run, demos = prepare_run(tmp_path, name, resolved, given)
+        assert demos == (str(demonstrations),)
+        assert read_configurations(run).get("demo_loader", LoaderConfig).demo_path == demos
+        assert resume_run(run.path, (short,))[1] == demos
+    with pytest.raises(DataError, match="~nobody-of-this-name/demos: expected a rosbag2 bag"):
+        prepare_run(tmp_path, "x", resolve([]), ("~nobody-of-this-name/demos",))
+
+
 @pytest.mark.parametrize(("overrides", "demos"), [
     ([], NO_DEMONSTRATIONS), (["require_demonstrations=false"], ())])
 def test_without_demonstrations_nobody_waits_for_them(tmp_path, overrides, demos) -> None:
@@ -294,6 +310,60 @@ def test_single_changes_and_other_demonstrations_are_possible(tmp_path, demonstr
     assert demos == (str(demonstrations),)
     assert read_configurations(run).get("learner", LearnerConfig).max_steps == 9
     assert read_configurations(run).get("learner", AgentConfig).discount == 0.5
+
+
+def test_what_a_run_went_on_with_is_what_it_goes_on_with_next_time(tmp_path, demonstrations) -> None:
+    own = shutil.copytree(demonstrations, tmp_path / "own")
+    run, _ = prepare_run(tmp_path / "runs", "x", resolve([]), (str(demonstrations),))
+    for given, required in ((str(own),), True), (NO_DEMONSTRATIONS, False), ((str(demonstrations),), True):
+        assert resume_run(run.path, given)[1] == given
+        found = read_configurations(run)
+        assert found.get("demo_loader", LoaderConfig).demo_path == (given if required else ())
+        assert found.get("learner", LearnerConfig).require_demonstrations is required
+        assert resume_run(run.path)[1] == given
+    resume_run(run.path, NO_DEMONSTRATIONS)
+    resume_run(run.path, (str(own),), ["require_demonstrations=false"])
+    assert not read_configurations(run).get("learner", LearnerConfig).require_demonstrations, "asked for"
+    configured = resolve([], overrides=[f"demo_path=[{own}]"])
+    run, _ = prepare_run(tmp_path / "runs", "without", configured, NO_DEMONSTRATIONS)
+    assert resume_run(run.path)[1] == NO_DEMONSTRATIONS
+
+
+def test_a_run_that_was_moved_has_its_demonstrations_with_it(tmp_path, demonstrations) -> None:
+    run, _ = prepare_run(tmp_path / "runs", "x", resolve([]), (str(demonstrations),))
+    for folder in (run.demos, run.transitions / "first"):
+        shutil.copytree(demonstrations, folder)
+    own = (str(run.demos), str(run.transitions / "first"))
+    assert resume_run(run.path, (*own, str(demonstrations)))[1] == (*own, str(demonstrations))
+    (tmp_path / "elsewhere").mkdir()
+    moved = run.path.rename(tmp_path / "elsewhere" / "y")
+    there = (str(moved / "demos"), str(moved / "transitions" / "first"), str(demonstrations))
+    run, demos = resume_run(moved)
+    assert demos == read_configurations(run).get("demo_loader", LoaderConfig).demo_path == there
+
+
+@pytest.mark.parametrize("gone", ["demos", "other"])
+def test_other_demonstrations_that_are_gone_are_not_taken_for_the_runs_own(tmp_path, demonstrations, gone) -> None:
+    bag = tmp_path / "data" / gone
+    shutil.copytree(demonstrations, bag)
+    run, _ = prepare_run(tmp_path / "runs", "x", resolve([]), (str(bag),))
+    shutil.copytree(demonstrations, run.demos)
+    shutil.rmtree(bag)
+    with pytest.raises(DataError, match=f"{bag}: expected a rosbag2 bag or a folder of bags, found nothing there"):
+        resume_run(run.path)
+
+
+def test_a_run_whose_nodes_come_into_other_namespaces_is_told(tmp_path) -> None:
+    said: list[str] = []
+    run, _ = prepare_run(tmp_path, "x", resolve([]), NO_DEMONSTRATIONS, (), said.append, "/lab", ["left", "right"])
+    resume_run(run.path, (), (), said.append, "lab", ["left", "right"])
+    assert said == []
+    resume_run(run.path, (), (), said.append)
+    resume_run(run.path, (), (), said.append, "lab", ["left"])
+    assert said == [f"the run began with --namespace lab --arms left right, and goes on {how}: its nodes start in "
+                    "other namespaces than before" for how in ("without", "with --namespace lab --arms left")]
+    plain, _ = prepare_run(tmp_path, "plain", resolve([]), NO_DEMONSTRATIONS)
+    assert not plain.arms.exists()
 
 
 @pytest.mark.parametrize(("path", "demos", "overrides", "says"), [

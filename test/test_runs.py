@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The run directory: nothing is overwritten, nothing half-written is read, errors name the thing."""
 
+import errno
 import json
 import os
 from datetime import datetime
@@ -134,11 +135,18 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(run, monkeypatch):
     write_atomically(run.summary, "old")
 
     def fail(_):
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(runs.os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match="disk full") as caught:
         write_atomically(run.summary, "new")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(run.summary))
     assert run.summary.read_text() == "old"
     assert os.listdir(run.path).count("summary.json") == 1
     assert not [name for name in os.listdir(run.path) if name.startswith(".summary")]
+
+
+def test_a_file_that_cannot_be_written_is_named_and_not_the_one_that_was_to_replace_it(run):
+    for path in (run.path / "nowhere" / "summary.json", run.metrics):
+        with pytest.raises(OSError, match=f"'{path}'$"):
+            write_atomically(path, "new")

@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rlpd_ros.errors import INTERRUPTED, USER_ERROR, ConfigError, RlpdError
 from rlpd_ros.installation import make_known
+
+REMEDIES = {
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "permit it, or use a copy in a folder of yours"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on that disk")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,8 +26,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RlpdError as error:
         print(f"rlpd {options.command}: {error}", file=sys.stderr)
         return USER_ERROR
+    except OSError as error:
+        print(f"rlpd {options.command}: {explain(error)}", file=sys.stderr)
+        return USER_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def explain(error: OSError) -> str:
+    """Return what to tell a user of an error with a file; raise one that names none, which is a bug."""
+    if error.filename is None:
+        raise error
+    remedy = REMEDIES.get(error.errno or 0, "look what is there, and name another place if it must stay")
+    return f"{error.filename}: {error.strerror}; {remedy}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,7 +96,7 @@ def _add_teleop(commands) -> None:
     parser.add_argument("--rate", type=float, default=20.0, metavar="HZ", help="of actions (default: %(default)s)")
     parser.add_argument("--speed", type=float, default=0.3, help="at first, of 1 (default: %(default)s)")
     parser.add_argument("--always", action="store_true",
-                        help="send zeros while no key is pressed, so that no policy acts; space turns it off and on")
+                        help="hold the arm while no key is pressed, so that no policy acts; space turns it off and on")
     parser.set_defaults(run_command=_lazily("teleop"))
 
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import shutil
 import signal
 import time
 
@@ -13,6 +15,7 @@ from rlpd_ros.errors import ConfigError
 from rlpd_ros.graph import play_graph
 from rlpd_ros.preparation import prepare_play
 from rlpd_ros.ros.middleware import use_profile
+from rlpd_ros.runs import RunDirectory
 
 LOOK = 0.1  # s between looks at the processes
 
@@ -23,7 +26,16 @@ def main(options: argparse.Namespace) -> int:
         raise ConfigError(f"episodes: expected 0 or more, found {options.episodes}")
     check_namespace("--namespace", options.namespace)
     run = prepare_play(options.run, options.config)
-    run.logs.mkdir(exist_ok=True)  # what is copied to another machine has none
+    try:
+        with contextlib.suppress(OSError):  # without a place for logs its lines are on the terminal
+            run.logs.mkdir(exist_ok=True)  # what is copied to another machine has none
+        return _play(run, options)
+    finally:
+        if run.scratch is not None:
+            shutil.rmtree(run.scratch)
+
+
+def _play(run: RunDirectory, options: argparse.Namespace) -> int:
     with ros_domain(local=not options.across_hosts) as domain:
         use_profile()
         display = ProgressDisplay()  # for its lines only: there is no progress

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 
+from rlpd_ros.cli import explain
 from rlpd_ros.errors import USER_ERROR, ConfigError, RlpdError
 from rlpd_ros.preparation import prepare_play, prepare_run, resolve, resume_run
 
@@ -35,13 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.resume:
             if options.config or options.preset or options.seed is not None:
                 raise ConfigError("resume goes on with the run's own parameters; expected no params_file, preset, seed")
-            run, demos = resume_run(options.resume, tuple(options.demos))
+            run, demos = resume_run(options.resume, tuple(options.demos), (), said.append, options.namespace,
+                                    options.arms)
         else:
             configurations = resolve(options.config, options.preset, (), options.seed)
             run, demos = prepare_run(options.runs, options.run, configurations, tuple(options.demos),
                                      tuple(options.nodes), said.append, options.namespace, options.arms)
     except RlpdError as error:
         print(error, file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:
+        print(explain(error), file=sys.stderr)
         return USER_ERROR
     print(json.dumps({"run": str(run.path), "parameter_files": [str(run.parameters)], "demos": list(demos),
                       "said": said}))

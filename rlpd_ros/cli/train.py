@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from rlpd_ros.cli.progress import ProgressDisplay
 from rlpd_ros.cli.runner import Runner, check_namespace, ros_domain
 from rlpd_ros.errors import INTERRUPTED, USER_ERROR, ConfigError
 from rlpd_ros.graph import Process, train_graph
-from rlpd_ros.preparation import prepare_run, resolve, resume_run
+from rlpd_ros.preparation import namespace_options, prepare_run, resolve, resume_run
 from rlpd_ros.ros.middleware import use_profile
 from rlpd_ros.runs import RunDirectory, write_atomically
 from rlpd_ros.status import LearnerState
@@ -33,19 +34,27 @@ def main(options: argparse.Namespace) -> int:
         with ProgressDisplay() as display:
             display.echo("rlpd", f"run {run.path}, ROS_DOMAIN_ID={domain} (export it in another terminal to look in)")
             status = _watch(run, processes, options.namespace, display)
-            _conclude(run, status, display)
+            _conclude(run, status, options, display)
     if status == USER_ERROR and earlier is not None:
         write_atomically(run.parameters, earlier)  # what does not work is not what the run goes on with
     return status
 
 
-def _conclude(run: RunDirectory, status: int, display: ProgressDisplay) -> None:
+def _conclude(run: RunDirectory, status: int, options: argparse.Namespace, display: ProgressDisplay) -> None:
     if status == 0 and run.summary.exists():
         display.echo("rlpd", run.read_summary().outcome)
     elif status == INTERRUPTED:
-        display.echo("rlpd", f"stopped; go on with: rlpd train --resume {_short(run.path)}")
+        display.echo("rlpd", f"stopped; go on with: {_resuming(run, options)}")
     if run.report.exists():
         display.echo("rlpd", f"report: {_short(run.report)}")
+
+
+def _resuming(run: RunDirectory, options: argparse.Namespace) -> str:
+    """Return the command that goes on with the same nodes in the same namespaces."""
+    nodes = ["--nodes", *options.nodes] if options.nodes else []
+    across = ["--across-hosts"] if options.across_hosts else []
+    return shlex.join(["rlpd", "train", "--resume", str(_short(run.path)), *nodes,
+                       *namespace_options(options.namespace, options.arms), *across])
 
 
 def _begin(options: argparse.Namespace) -> tuple[RunDirectory, tuple[str, ...]]:
@@ -58,7 +67,8 @@ def _resume(options: argparse.Namespace) -> tuple[RunDirectory, tuple[str, ...]]
     if options.config or options.preset or options.run or options.seed is not None:
         raise ConfigError("--resume goes on with the run's own name and parameters; expected no --run, --config, "
                           "--preset or --seed, but single changes by --set")
-    return resume_run(options.resume, tuple(options.demos), options.overrides)
+    return resume_run(options.resume, tuple(options.demos), options.overrides, lambda text: print(text, flush=True),
+                      options.namespace, options.arms)
 
 
 def _parameters_of(path: str | None) -> str | None:

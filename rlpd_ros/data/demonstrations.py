@@ -45,15 +45,55 @@ class Demonstrations:
     records: list[TransitionRecord]  # each is completed by the next one of its episode, or by itself
     manifest: DemonstrationManifest
     gaps: list[str]  # what bags lack inside their recordings, a line per bag
+    repeated: list[str]  # what bags have that one before them has too, likewise
     left_out: int  # episodes that did not end in success, if only successful ones were wanted
 
 
 @dataclass
+class _Share:
+    """What counts as one bag's. What several bags have is the first one's."""
+
+    path: str
+    records: int = 0  # that it has, and how many of them another bag had before it
+    repeated: int = 0
+    sessions: set[str] = field(default_factory=set)
+    wanted: int = 0  # records of its own in the episodes that are wanted
+    missing: int = 0  # in those, records between its own that no bag has
+    learned: list[TransitionRecord] = field(default_factory=list)
+    episodes: int = 0
+    successes: int = 0
+
+
+@dataclass
+class _Session:
+    """What all bags together have of one session."""
+
+    records: dict[int, TransitionRecord] = field(default_factory=dict)  # by sequence
+    owners: dict[int, _Share] = field(default_factory=dict)  # likewise
+    spans: list[tuple[int, int, _Share]] = field(default_factory=list)  # first and last sequence in a bag
+
+    def agrees(self, records: dict[int, TransitionRecord]) -> bool:
+        """Tell whether these may be of the same session: other recordings may go by the same name."""
+        return all(digest([self.records[sequence]]) == digest([record]) for sequence, record in records.items()
+                   if sequence in self.records)
+
+    def add(self, share: _Share, records: dict[int, TransitionRecord]) -> None:
+        share.repeated += len(records.keys() & self.records.keys())
+        self.records = records | self.records
+        self.owners = dict.fromkeys(records, share) | self.owners
+        self.spans.append((min(records), max(records), share))
+
+    def lacking(self, before: int, after: int) -> _Share | None:
+        """Return whose recording was under way between two sequences, and therefore lacks what was there."""
+        return next((share for first, last, share in self.spans if first <= before and after <= last), None)
+
+
+@dataclass
 class _Episode:
-    """What a recording has of one episode, in order."""
+    """What there is of one episode, in order."""
 
     records: list[TransitionRecord]
-    missing: int  # records between those of the recording that are not there
+    missing: list[tuple[_Share | None, int]] = field(default_factory=list)  # records, and the bag that lacks them
 
     @property
     def successful(self) -> bool:
@@ -79,40 +119,89 @@ def collect(spec: SpaceSpec, bags: Iterable[tuple[str, list[TransitionRecord]]],
     """Join what can be learned from of bags (path, records) to one session.
 
     The session's name follows from the content, so that a loader that starts again goes on where it was. Sequences
-    count from 1, episodes too: those of different bags and recordings never have the same number. The recordings in a
-    bag may alternate, and a record may come late: its sequence tells where it belongs. Raises DataError if records
-    contradict each other, if nothing of a bag can be learned from, or if no episode ended in success where only such
-    are wanted.
+    count from 1, episodes too: those of different recordings never have the same number. The recordings in a bag may
+    alternate, and a record may come late: its session and sequence tell where it belongs. What several bags recorded of
+    one session counts once, and they complete each other. Raises DataError if records contradict each other, if nothing
+    of a bag can be learned from, or if no episode ended in success where only such are wanted.
     """
-    manifest = DemonstrationManifest(space_fingerprint=spec.fingerprint, complete=True)
-    gaps: list[str] = []
+    shares, sessions = _sessions(bags)
     joined: list[list[TransitionRecord]] = []  # by episode
     left_out = 0
-    for path, records in bags:
-        recorded = _episodes(path, records)
-        wanted = [episode for episode in recorded if episode.successful or not successful_only]
-        left_out += len(recorded) - len(wanted)
-        learned = [steps for episode in wanted if (steps := episode.learnable())]
-        here, usable = sum(len(episode.records) for episode in wanted), sum(map(len, learned))
-        if here and not usable:
-            raise DataError(f"{path}: expected steps that can be learned from, found {here} of which none ends an "
-                            "episode or is followed by the next step of its episode; record again, or load without it")
-        missing = sum(episode.missing for episode in wanted)
-        if missing or here - usable > len({record.session for record in records}):  # each may be cut off at its end
-            gaps.append(f"{path}: {here - usable} of its {here} steps cannot be learned from, for lack of what "
-                        f"followed them; {missing} record(s) are missing between those that it has")
-        manifest.complete = manifest.complete and not missing
-        manifest.path.append(path)
-        manifest.transitions.append(usable)
-        manifest.episodes.append(len(learned))
-        manifest.successes.append(sum(episode.successful for episode in wanted))
-        manifest.digest.append(digest(record for steps in learned for record in steps))
-        joined += learned
+    for session in sessions:
+        for episode in _episodes(session):
+            if successful_only and not episode.successful:
+                left_out += 1
+            elif learned := _count(session, episode):
+                joined.append(learned)
+    manifest = DemonstrationManifest(space_fingerprint=spec.fingerprint, complete=True)
+    gaps = [gap for share in shares if (gap := _gap(share))]
+    for share in shares:
+        manifest.complete = manifest.complete and not share.missing
+        manifest.path.append(share.path)
+        manifest.transitions.append(len(share.learned))
+        manifest.episodes.append(share.episodes)
+        manifest.successes.append(share.successes)
+        manifest.digest.append(digest(share.learned))
     if left_out and not joined:
         raise DataError(f"successful_only: expected an episode that ended in success, found none among {left_out} in "
                         f"{', '.join(manifest.path)}; load others, or set it false")
     _measure(manifest, [record for steps in joined for record in steps])
-    return Demonstrations(spec, _renumbered(joined, manifest.session), manifest, gaps, left_out)
+    repeated = [f"{share.path}: {share.repeated} of its {share.records} transitions are in a bag before it too: they "
+                "count once" for share in shares if share.repeated]
+    return Demonstrations(spec, _renumbered(joined, manifest.session), manifest, gaps, repeated, left_out)
+
+
+def _sessions(bags: Iterable[tuple[str, list[TransitionRecord]]]) -> tuple[list[_Share], list[_Session]]:
+    """Return the bags and the sessions in them, in the order in which they are met. Raises DataError."""
+    shares: list[_Share] = []
+    sessions: dict[str, list[_Session]] = {}
+    order: list[_Session] = []
+    for path, records in bags:
+        by_name: dict[str, dict[int, TransitionRecord]] = {}
+        for record in records:
+            known = by_name.setdefault(record.session, {})
+            if record.sequence in known:
+                _expect_order(path, known[record.sequence], record)
+            known[record.sequence] = record
+        shares.append(_Share(path, len(records), sessions=set(by_name)))
+        for name, recorded in by_name.items():
+            namesakes = sessions.setdefault(name, [])
+            session = next((session for session in namesakes if session.agrees(recorded)), None)
+            if session is None:
+                session = _Session()
+                namesakes.append(session)
+                order.append(session)
+            session.add(shares[-1], recorded)
+    return shares, order
+
+
+def _count(session: _Session, episode: _Episode) -> list[TransitionRecord]:
+    """Return what can be learned from of an episode, counted as that of the bags that have it."""
+    learned = episode.learnable()
+    for record in episode.records:
+        session.owners[record.sequence].wanted += 1
+    for record in learned:
+        session.owners[record.sequence].learned.append(record)
+    for share, missing in episode.missing:
+        if share is not None:
+            share.missing += missing
+    first = session.owners[(learned or episode.records)[0].sequence]
+    first.episodes += bool(learned)
+    first.successes += episode.successful
+    return learned
+
+
+def _gap(share: _Share) -> str:
+    """Return what a bag lacks, "" if that is no more than the end of each recording. Raises DataError if it is all."""
+    lost = share.wanted - len(share.learned)
+    if share.wanted and not share.learned and not share.repeated:
+        raise DataError(f"{share.path}: expected steps that can be learned from, found {share.wanted} of which none "
+                        "ends an episode or is followed by the next step of its episode; record again, or load without "
+                        "it")
+    if not share.missing and lost <= len(share.sessions):  # each may be cut off at its end
+        return ""
+    return (f"{share.path}: {lost} of its {share.wanted} steps cannot be learned from, for lack of what followed them; "
+            f"{share.missing} record(s) are missing between those that it has")
 
 
 def _measure(manifest: DemonstrationManifest, records: list[TransitionRecord]) -> None:
@@ -134,26 +223,22 @@ def _renumbered(episodes: list[list[TransitionRecord]], session: str) -> list[Tr
     return records
 
 
-def _episodes(path: str, records: Iterable[TransitionRecord]) -> list[_Episode]:
-    """Return the episodes of a bag, session by session, in the order of their sequences. Raises DataError."""
-    sessions: dict[str, list[TransitionRecord]] = {}
-    for record in records:
-        sessions.setdefault(record.session, []).append(record)
-    episodes: list[_Episode] = []
-    for session in sessions.values():
-        session.sort(key=lambda record: record.sequence)
-        episodes.append(_Episode(session[:1], missing=0))  # a recording may begin anywhere
-        for before, record in pairwise(session):
-            _expect_order(path, before, record)
-            if record.episode == before.episode:
-                episodes[-1].records.append(record)
-                episodes[-1].missing += record.step - before.step - 1
-            else:
-                gap = record.sequence - before.sequence - 1
-                beginning = min(gap, record.step)
-                if not before.last:  # otherwise whole episodes are not there, and nothing that is there lacks them
-                    episodes[-1].missing += gap - beginning
-                episodes.append(_Episode([record], beginning))
+def _episodes(session: _Session) -> list[_Episode]:
+    """Return the episodes of a session, in the order of their sequences. Raises DataError."""
+    records = [session.records[sequence] for sequence in sorted(session.records)]
+    episodes = [_Episode(records[:1])]  # a recording may begin anywhere
+    for before, record in pairwise(records):
+        _expect_order(session.owners[record.sequence].path, before, record)
+        share = session.lacking(before.sequence, record.sequence)
+        if record.episode == before.episode:
+            episodes[-1].records.append(record)
+            episodes[-1].missing.append((share, record.step - before.step - 1))
+        else:
+            gap = record.sequence - before.sequence - 1
+            beginning = min(gap, record.step)
+            if not before.last:  # otherwise whole episodes are not there, and nothing that is there lacks them
+                episodes[-1].missing.append((share, gap - beginning))
+            episodes.append(_Episode([record], [(share, beginning)]))
     return episodes
 
 

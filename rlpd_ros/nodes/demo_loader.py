@@ -55,6 +55,8 @@ class DemoLoaderNode(Node):
                   f"{sum(manifest.episodes)} stay" if config.successful_only else "")
         self.get_logger().info(f"{manifest.total} transitions in {sum(manifest.episodes)} demonstrations from "
                                f"{len(manifest.path)} bag(s), {sum(manifest.successes)} successful{chosen}")
+        for repetition in demonstrations.repeated:
+            self.get_logger().info(repetition)
         for gap in demonstrations.gaps:
             self.get_logger().warning(gap)
         if not any(record.source in EXPERTS for record in demonstrations.records):

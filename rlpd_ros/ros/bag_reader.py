@@ -3,28 +3,35 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 from rlpd_ros.data.episodes import validate
 from rlpd_ros.errors import DataError
 from rlpd_ros.ros import definitions, messages, qos
-from rlpd_ros.ros.bag_files import FORMATS, McapFile, RawMessage, SqliteFile, segments_of
+from rlpd_ros.ros.bag_files import FORMATS, MAX_RECORD, McapFile, RawMessage, SqliteFile, segments_of
 from rlpd_ros.types import SpaceSpec, TransitionRecord
 from rlpd_ros.untrusted import parse_yaml, printable, read_text
 
 METADATA = "metadata.yaml"
 MAX_METADATA = 1_000_000  # bytes
+ZSTD = b"\x28\xb5\x2f\xfd"  # what zstd begins with; CDR begins with 0
 
 
 class Bag:
     """The transitions in one bag: a folder, or a single .mcap or .db3 file.
 
-    Topics are known by the last part of their name, so that a bag recorded in a namespace reads like any other. With
-    ``partial`` a file that was cut off counts as far as it goes; otherwise it is an error.
+    Topics are known by their type and the last part of their name, so that a bag recorded in a namespace reads like any
+    other. With ``partial`` a file that was cut off counts as far as it goes; otherwise it is an error.
     """
 
     def __init__(self, path: Path, partial: bool = False) -> None:
@@ -50,7 +57,7 @@ class Bag:
         seen: set[tuple[str, int, int, int]] = set()
         counts: Counter[str] = Counter()
         for file in self._files():
-            for raw in file.messages(partial(_is_wanted, file.path)):
+            for raw in file.messages(_is_wanted):
                 if _is_space(raw.topic, raw.type):
                     expect_space(file.path, spec, _to_space(file, raw))
                     continue
@@ -66,7 +73,7 @@ class Bag:
 
     def _decode(self, file: McapFile | SqliteFile, raw: RawMessage, number: int, spec: SpaceSpec) -> TransitionRecord:
         try:
-            record = messages.to_transition(definitions.decode(raw.type, raw.data), spec)
+            record = messages.to_transition(definitions.decode(raw.type, _unpacked(raw.data)), spec)
             validate(record, spec)
         except DataError as error:
             raise DataError(f"{file.path}: topic '{raw.topic}', message {number}: {error}") from error
@@ -88,9 +95,12 @@ class Bag:
     def _expect_counts(self, counts: Counter[str]) -> None:
         """Check that there are transitions, and as many as metadata.yaml says."""
         if not counts:
-            ours = [topic for topic in self._topics if _is_ours(topic)]
-            if ours:
-                raise DataError(f"{self.path}: topic '{ours[0]}': expected transitions, found none")
+            for topic, kind in sorted(self._topics.items(), key=lambda item: not _is_ours(*item)):
+                if _is_ours(topic, kind):
+                    raise DataError(f"{self.path}: topic '{topic}': expected transitions, found none")
+                if _is_called_ours(topic):
+                    raise DataError(f"{self.path}: topic '{topic}': expected type {qos.TRANSITIONS.type_name}, found "
+                                    f"{kind}")
             found = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(self._topics.items())) or "none"
             raise DataError(f"{self.path}: expected a topic '{qos.TRANSITIONS.name}', found {printable(found, 2000)}")
         expected = self._metadata().counts
@@ -110,49 +120,58 @@ class _Metadata(NamedTuple):
 def _read_metadata(path: Path) -> _Metadata:
     try:
         information = parse_yaml(read_text(path, MAX_METADATA))["rosbag2_bagfile_information"]
-        compression = information.get("compression_mode")
+        compression = str(information.get("compression_mode") or "").lower()
+        form = information.get("compression_format")
         files = frozenset(Path(name).name for name in information["relative_file_paths"])
         counts = {str(item["topic_metadata"]["name"]): int(item["message_count"])
                   for item in information["topics_with_message_count"]}
     except (DataError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: expected the metadata of a rosbag2 bag, found something else: "
                         f"{type(error).__name__} {printable(error)}") from error
-    if compression:
+    if compression not in ("", "none", "message"):
         raise DataError(f"{path}: expected files that are not compressed as a whole, found mode "
                         f"'{printable(compression)}'; convert the bag with `ros2 bag convert`")
+    if compression == "message" and form != "zstd":
+        raise DataError(f"{path}: expected messages compressed by zstd, found '{printable(form)}'; convert the bag "
+                        "with `ros2 bag convert`")
     return _Metadata(files, counts)
 
 
 def find_bags(paths: Iterable[str | Path]) -> list[Path]:
-    """Return the bags at ``paths``: files, folders that are bags, or folders of bags. Raises DataError."""
-    found: dict[Path, None] = {}  # in order, each once
+    """Return the bags at ``paths``: files, folders that are bags, or folders of bags. Raises DataError.
+
+    They come in order, and each once, whatever it is called: by a relative path, through a link.
+    """
+    found: dict[Path, Path] = {}  # the first name of each
     for given in paths:
-        path = Path(given).expanduser()
+        path = Path(os.path.expanduser(given))
         if not path.exists():
             raise DataError(f"{path}: expected a rosbag2 bag or a folder of bags, found nothing there")
         bags = [path] if path.is_file() else _bags_below(path)
         if not bags or (path.is_file() and path.suffix not in FORMATS):
             raise DataError(f"{path}: expected a rosbag2 bag ({' or '.join(FORMATS)}) or a folder of bags, found none")
-        found.update(dict.fromkeys(bags))
-    return list(found)
+        for bag in bags:
+            found.setdefault(bag.resolve(), bag)
+    return list(found.values())
 
 
 def _bags_below(folder: Path) -> list[Path]:
     try:
-        if segments_of(folder) or (folder / METADATA).exists():
-            return [folder]
-        return [bag for below in sorted(folder.iterdir()) if below.is_dir() for bag in _bags_below(below)]
+        bags = [folder] if segments_of(folder) or (folder / METADATA).exists() else []
+        return bags + [bag for below in sorted(folder.iterdir()) if below.is_dir() for bag in _bags_below(below)]
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
 
 
-def _is_wanted(path: Path, topic: str, type_name: str) -> bool:
-    if _is_ours(topic) and type_name != qos.TRANSITIONS.type_name:
-        raise DataError(f"{path}: topic '{topic}': expected type {qos.TRANSITIONS.type_name}, found {type_name}")
-    return _is_ours(topic) or _is_space(topic, type_name)
+def _is_wanted(topic: str, type_name: str) -> bool:
+    return _is_ours(topic, type_name) or _is_space(topic, type_name)
 
 
-def _is_ours(topic: str) -> bool:
+def _is_ours(topic: str, type_name: str) -> bool:
+    return _is_called_ours(topic) and type_name == qos.TRANSITIONS.type_name
+
+
+def _is_called_ours(topic: str) -> bool:
     return topic.rsplit("/", 1)[-1] == qos.TRANSITIONS.name
 
 
@@ -162,9 +181,23 @@ def _is_space(topic: str, type_name: str) -> bool:
 
 def _to_space(file: McapFile | SqliteFile, raw: RawMessage) -> SpaceSpec:
     try:
-        return messages.to_space_spec(definitions.decode(raw.type, raw.data))
+        return messages.to_space_spec(definitions.decode(raw.type, _unpacked(raw.data)))
     except DataError as error:
         raise DataError(f"{file.path}: topic '{raw.topic}': {error}") from error
+
+
+def _unpacked(data: bytes) -> bytes:
+    """Return a message as it was sent: a recorder may compress each by itself. Raises DataError."""
+    if not data.startswith(ZSTD):
+        return data
+    unpacking = zstd.ZstdDecompressor()
+    try:
+        unpacked = unpacking.decompress(data, max_length=MAX_RECORD + 1)
+    except zstd.ZstdError as error:
+        raise DataError(f"damaged: {printable(error)}") from error
+    if not unpacking.eof or len(unpacked) > MAX_RECORD:
+        raise DataError(f"expected a whole compressed message of at most {MAX_RECORD} bytes, found another")
+    return unpacked
 
 
 def expect_space(path: Path, expected: SpaceSpec, found: SpaceSpec) -> None:

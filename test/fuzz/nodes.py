@@ -87,6 +87,8 @@ class Bench:
                        for name, heard in self.graph.heard.items()}
         intervention = qos.INTERVENTION.type(action=[0.5] * self.spec.action_size, source=int(Source.INTERVENTION))
         self._valid[qos.INTERVENTION.name] = [bytes(serialize_message(intervention))]
+        self._valid[qos.OUTCOME.name] = [bytes(serialize_message(qos.OUTCOME.type(success=success)))
+                                         for success in (False, True)]
         self._valid[qos.JOY.name] = [bytes(serialize_message(qos.JOY.type(axes=[0.5] * 8, buttons=[0, 1] * 6)))]
 
     def endpoints(self) -> Iterator[tuple[Node, str, type, Callable[[Any], None]]]:
