@@ -231,6 +231,21 @@ def test_demonstrations_are_imitated_and_nothing_else():
     assert without > 0.6 * before
 
 
+@pytest.mark.parametrize("shown", [0, 1, 5, SIZE])
+def test_the_weight_of_imitation_is_the_same_however_much_was_shown(shown):
+    """With interventions there is more to imitate than the demonstrations' half, with other runs' bags less."""
+    agent, batch = make_agent(imitation_weight=2.0), make_batch()
+    states, actions = batch.observations["state"][0], batch.actions[0]
+
+    def loss(rows: int) -> float:
+        is_shown = (np.arange(SIZE) < rows).astype(np.float32)
+        return float(agent._actor_loss(agent.actor.params, agent.critic.params, states, jax.random.PRNGKey(0), actions,
+                                       is_shown)[0])
+
+    distances = ((policy_by_hand(copy(agent.actor.params), states) - actions) ** 2).sum(-1)[:shown]
+    assert loss(shown) - loss(0) == pytest.approx(2.0 * distances.mean() if shown else 0.0, rel=1e-4)
+
+
 def test_target_entropy_counts_every_action_element():
     """An entropy between one and two times the setting is high enough for two elements, so the temperature falls."""
     agent = make_agent(target_entropy_per_dim=-35.0)

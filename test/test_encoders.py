@@ -189,6 +189,24 @@ def test_a_policy_that_learns_faster_changes_nothing_of_what_sees():
     assert all(map(np.array_equal, *learned))
 
 
+def test_each_critic_step_chooses_the_grippers_next_action_as_the_one_before_left_its_critic():
+    """So two at once are two updates, while the policy stays as it is: here it does the same whatever it sees."""
+    def start(utd_ratio: int) -> Agent:
+        config = replace(SMALL, hybrid_gripper=True, log_std_min=-30.0, log_std_max=-30.0)
+        settings = replace(AGENT, utd_ratio=utd_ratio, critic_lr=0.03, actor_lr=0.0, temperature_lr=0.0)
+        agent = Agent.create(SPEC, config, settings, 0)
+        return agent.replace(actor=agent.actor._replace(params=jax.tree.map(jnp.zeros_like, agent.actor.params)))
+
+    both = batch(images=False)
+    at_once, _ = start(2).update(both)
+    one_by_one = start(1)
+    for i in range(2):
+        one_by_one, _ = one_by_one.update(jax.tree.map(lambda x, i=i: x[i:i + 1], both))
+    for name in ("grasp", "target_grasp", "encoder"):
+        for ours, theirs in zip(numbers(getattr(at_once, name)), numbers(getattr(one_by_one, name)), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
 def test_images_of_a_batch_are_shifted_each_by_itself():
     encoder = make_encoder(SPEC, replace(SMALL, encoder="small"))
     at = np.arange(SIDE, dtype=np.uint8)

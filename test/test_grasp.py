@@ -30,6 +30,15 @@ def test_target_takes_the_critics_choice_and_the_targets_value():
     np.testing.assert_allclose(found, [1 - 0.25 + 0.9 * 0.5, 2 + 0.9 * 6.0, 0 - 0.25], rtol=1e-6)
 
 
+def test_success_is_worth_what_it_is_where_the_gripper_is_commanded_all_the_time():
+    config, value = AgentConfig(), jnp.zeros((1, 3))
+    for left in range(50):  # steps to success, of a demonstration that keeps the gripper closing
+        rewards, masks = jnp.full(1, float(left == 0)), jnp.full(1, float(left > 0))
+        target = grasp_target(rewards, masks, value, value, jnp.zeros(1, int), config.discount, config.grasp_penalty)
+        assert float(target[0]) == pytest.approx(config.discount**left, rel=1e-4)
+        value = jnp.broadcast_to(target[:, None], value.shape)
+
+
 def test_loss_is_of_what_was_done():
     qs = jnp.array([[5.0, 1.0, 2.0], [0.0, 3.0, 1.0]])
     assert grasp_loss(qs, jnp.array([2, 1]), jnp.array([4.0, 0.0])) == pytest.approx((2.0**2 + 3.0**2) / 2)

@@ -65,20 +65,36 @@ def test_layer_norm_is_where_the_configuration_says(critics, on):
     assert (np.abs(output).max() < 100) == on
 
 
-def test_bounded_elements_are_scaled_and_unbounded_ones_pass():
-    spec = space(low=(1.0, -np.inf, 5.0), high=(3.0, np.inf, 5.0))
-    center, scale = (np.array(x) for x in state_scaling(spec, PolicyConfig(normalize_observations=True)))
-    state = np.array([1.5, 7.0, 9.0])
-    np.testing.assert_allclose((state - center) * scale, [-0.5, 7.0, 9.0])  # a field of no width passes too
-    center, scale = (np.array(x) for x in state_scaling(spec, PolicyConfig(normalize_observations=False)))
+def test_bounded_elements_are_scaled_and_the_others_are_told_apart():
+    largest = np.finfo(np.float32).max
+    spec = space(low=(1.0, -np.inf, 5.0, 0.0, -largest), high=(3.0, np.inf, 5.0, np.inf, largest))
+    center, scale, unbounded = (np.array(x) for x in state_scaling(spec, PolicyConfig(normalize_observations=True)))
+    state = np.array([1.5, 7.0, 9.0, 8.0, 6.0])
+    np.testing.assert_allclose((state - center) * scale, [-0.5, 7.0, 9.0, 8.0, 6.0])  # a field of no width passes
+    np.testing.assert_array_equal(unbounded, [False, True, False, True, True])
+    center, scale, unbounded = (np.array(x) for x in state_scaling(spec, PolicyConfig(normalize_observations=False)))
     np.testing.assert_array_equal((state - center) * scale, state)
+    assert not unbounded.any()
+
+
+def seen_by_encoder(spec, states, **settings):
+    return np.asarray(encode(make_encoder(spec, PolicyConfig(**settings)), {}, {"state": jnp.asarray(states)}))
 
 
 def test_the_encoder_applies_the_scaling():
     wide = space(high=(3.0, 3.0, 3.0), low=(1.0, 1.0, 1.0))
-    encoder = make_encoder(wide, PolicyConfig(normalize_observations=True))
-    seen = encode(encoder, {}, {"state": jnp.array([1.5, 2.0, 3.0])})
-    np.testing.assert_allclose(seen, [-0.5, 0.0, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(seen_by_encoder(wide, [1.5, 2.0, 3.0]), [-0.5, 0.0, 1.0], rtol=1e-6)
+
+
+def test_the_encoder_brings_elements_without_bounds_to_the_size_of_the_others():
+    endless = space(low=(-2.0, -np.inf, -np.inf), high=(2.0, np.inf, np.inf))
+    states = np.array([[1.0, 0.0, -1.0], [1.0, 0.01, -0.02], [1.0, 50.0, -10_000.0]], np.float32)
+    expected = [[0.5, 0.0, -1.0], [0.5, np.log(1.1) / np.log(11), -np.log(1.2) / np.log(11)],
+                [0.5, np.log(501) / np.log(11), -np.log(100_001) / np.log(11)]]
+    found = seen_by_encoder(endless, states)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert np.abs(found).max() < 5
+    np.testing.assert_array_equal(seen_by_encoder(endless, states, normalize_observations=False), states)
 
 
 def test_log_std_stays_within_its_bounds():

@@ -212,3 +212,17 @@ def test_descriptions_are_readable(policy):
     assert description["input_scale"] == [1.0, 1.0, 1.0]
     scaled = Policy(SPEC, replace(CONFIG, normalize_observations=True))
     assert json.loads(scaled.description)["input_scale"] == [1.0, 1.0, 0.5]
+
+
+def test_what_is_done_with_elements_without_bounds_is_part_of_the_network():
+    """Of a space that has bounds nothing is said, so that policies of earlier versions stay valid."""
+    endless = replace(SPEC, observation=(SpaceField.box("state", (-1, -np.inf, -2), (1, np.inf, 2)),))
+    config = replace(CONFIG, normalize_observations=True)
+    policy = Policy(endless, config)
+    assert json.loads(policy.description)["input_symlog"] == [0.0, 10.0, 0.0]
+    for spec, other in ((SPEC, config), (endless, CONFIG)):
+        assert "input_symlog" not in json.loads(Policy(spec, other).description)
+    params = policy.init(0)
+    np.testing.assert_allclose(
+        policy.mode(params, Observation(np.array([0.0, 12.0, 0.0], np.float32))),
+        Policy(endless, CONFIG).mode(params, Observation(np.array([0.0, 2.0, 0.0], np.float32))), atol=1e-5)

@@ -186,7 +186,7 @@ class Agent(struct.PyTreeNode):
             jax.random.split(subset_key, self.config.utd_ratio), self.config.num_qs, self.config.num_min_qs)
         changed, (qs, targets, losses) = jax.lax.scan(
             self._critic_step, {name: getattr(self, name) for name in _BY_CRITIC_STEPS},
-            (batch, seen if self.grasp_network else None, next_actions, next_log_probs, subsets))
+            (batch, next_actions, next_log_probs, subsets))
         qs = gather(qs)
         info = {"critic_loss": jax.vmap(critic_loss)(qs, targets), "q_mean": qs, "q_spread": qs.std(axis=1),
                 "target_q_mean": targets, **losses}
@@ -195,7 +195,7 @@ class Agent(struct.PyTreeNode):
 
     def _critic_step(self, carry: dict[str, Any], inputs: tuple) -> tuple[dict[str, Any], tuple]:
         agent, config, shares = self.replace(**carry), self.config, self.shares
-        batch, next_seen, next_actions, next_log_probs, subset = inputs
+        batch, next_actions, next_log_probs, subset = inputs
         target_seen = encode(self.encoder_network, agent.target_encoder, batch.next_observations)
         if config.num_min_qs == config.num_qs:
             next_qs = shares.gather(ensemble_q(
@@ -209,8 +209,9 @@ class Agent(struct.PyTreeNode):
         actions, grasps = batch.actions, grasp_of(batch.actions)
         if self.grasp_network is not None:
             actions = actions[..., :-1]
+            next_seen = encode(self.encoder_network, agent.encoder.params, batch.next_observations)
             grasp_targets = grasp_target(
-                batch.rewards, batch.masks, grasp_q(self.grasp_network, self.grasp.params, next_seen),
+                batch.rewards, batch.masks, grasp_q(self.grasp_network, agent.grasp.params, next_seen),
                 grasp_q(self.grasp_network, agent.target_grasp, target_seen), grasps, config.discount,
                 config.grasp_penalty)
 
@@ -250,7 +251,8 @@ class Agent(struct.PyTreeNode):
         info = {"actor_loss": value, "entropy": -log_probs.mean() / shares.count}
         mode = jnp.tanh(mean)
         if config.imitation_weight:
-            weights = 2 * shown / len(shown)  # half of the rows are demonstrations
+            # A mean over what was shown, so that its weight is the same however many people's actions a batch has.
+            weights = shown / jnp.maximum(shown.sum(), 1)
             value += config.imitation_weight * imitation_loss(mode, *shares.rows((done[:, :mode.shape[-1]], weights)))
         return value, (mode, info)
 

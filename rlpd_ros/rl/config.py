@@ -16,10 +16,12 @@ class PolicyConfig:
     """The policy network. Every actor and the learner need the same values: their fingerprint is compared."""
 
     hidden_dims: tuple[int, ...] = parameter((256, 256), "units of each hidden layer", 1, 65536)
-    activation: str = parameter("relu", "nonlinearity of the hidden layers", choices=ACTIVATIONS)
-    layer_norm: bool = parameter(True, "LayerNorm before each nonlinearity of the policy")
+    activation: str = parameter("tanh", "nonlinearity of the hidden layers", choices=ACTIVATIONS)
+    layer_norm: bool = parameter(
+        False, "LayerNorm before each nonlinearity of the policy; it hides how close a goal is")
     normalize_observations: bool = parameter(
-        True, "map state elements with finite bounds to [-1, 1], for the critics too; unbounded ones stay in SI units")
+        True, "map state elements with finite bounds to [-1, 1], those without by a logarithm above about 0.1, for the "
+        "critics too; give bounds where small differences of large numbers count")
     log_std_min: float = parameter(-11.513, "lowest log standard deviation of the Gaussian before tanh", -30.0, 10.0)
     log_std_max: float = parameter(1.609, "highest log standard deviation of the Gaussian before tanh", -30.0, 10.0)
     encoder: str = parameter(
@@ -61,7 +63,8 @@ class AgentConfig:
     actor_q_reduction: str = parameter(
         "mean", "what the policy maximises over the ensemble", choices=("mean", "min"))
     imitation_weight: float = parameter(
-        3.0, "weight of behaviour cloning, of the demonstrations in a batch, in the policy's loss; 0: none", 0.0, 1e3)
+        3.0, "weight of behaviour cloning in the policy's loss: the mean over what people and experts did in a batch; "
+        "0: none", 0.0, 1e3)
     grasp_penalty: float = parameter(
-        0.02, "taken from the reward of the discrete gripper for opening or closing; 0 where its action is a position",
-        0.0, 1e3)
+        0.0, "taken from the discrete gripper's reward in every step that commands opening or closing, as 0.02; meant "
+        "for where hold is the usual command: where -1 or 1 is given all the time, success itself costs", 0.0, 1e3)

@@ -63,8 +63,9 @@ def grasp_target(rewards: jax.Array, masks: jax.Array, next_qs: jax.Array, next_
                  discount: float, penalty: float) -> jax.Array:
     """Return y = r - penalty [g is not hold] + discount * mask * Q'(s', argmax_g' Q(s', g')), shape (batch,).
 
-    Double Q-learning: van Hasselt et al. 2016, arXiv:1509.06461, equation 4, with HIL-SERL's penalty. ``next_qs`` and
-    ``next_target_qs`` (batch, GRASPS) are of the critic and of its target, ``grasps`` (batch,) what was done.
+    Double Q-learning: van Hasselt et al. 2016, arXiv:1509.06461, equation 4. HIL-SERL has the penalty only where the
+    gripper's state changes, which its observations tell. ``next_qs`` and ``next_target_qs`` (batch, GRASPS) are of the
+    critic and of its target, ``grasps`` (batch,) what was done.
     """
     chex.assert_equal_shape([next_qs, next_target_qs])
     chex.assert_equal_shape([rewards, masks, grasps])

@@ -18,6 +18,7 @@ from rlpd_ros.rl.encoders import Encoder, Features, feature_shape
 from rlpd_ros.rl.layers import MLP, Params, ensemble
 from rlpd_ros.types import SpaceSpec
 
+_NO_BOUND = 1e30  # simulators have the largest float32 for none
 GRASPS = 3  # what a discrete gripper can do: close, hold, open, as the actions -1, 0 and 1
 
 
@@ -63,7 +64,7 @@ class GraspCritic(nn.Module):
     @nn.compact
     def __call__(self, seen: jax.Array) -> jax.Array:
         c = self.config
-        (q,) = MLP(c.grasp_hidden_dims, c.activation, c.layer_norm, (("q", GRASPS),), name="mlp")(seen)
+        (q,) = MLP(c.grasp_hidden_dims, c.activation, True, (("q", GRASPS),), name="mlp")(seen)  # as every critic
         return q
 
 
@@ -130,15 +131,19 @@ def init_critics(critic: Critic, num_qs: int, key: jax.Array) -> Params:
     return jax.vmap(lambda k: critic.init(k, seen, actions)["params"])(jax.random.split(key, num_qs))
 
 
-def state_scaling(spec: SpaceSpec, config: PolicyConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return center and scale, one per state element: networks see ``(state - center) * scale``.
+def state_scaling(spec: SpaceSpec, config: PolicyConfig
+                  ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[bool, ...]]:
+    """Return for each state element center, scale, and whether it is unbounded.
 
-    Elements without two finite bounds pass unchanged. Values outside the bounds are not clipped.
+    Networks see ``(state - center) * scale``, of unbounded elements the ``symlog``. Values outside the bounds are not
+    clipped. Bounds that are equal scale nothing.
     """
     low, high = (bound.astype(np.float64) for bound in spec.state_bounds)
-    bounded = np.isfinite(low) & np.isfinite(high) & (high > low) & config.normalize_observations
+    finite = (np.abs(low) < _NO_BOUND) & (np.abs(high) < _NO_BOUND)
+    bounded = finite & (high > low) & config.normalize_observations
     low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
-    return tuple(((low + high) / 2).tolist()), tuple((2 / (high - low)).tolist())
+    return (tuple(((low + high) / 2).tolist()), tuple((2 / (high - low)).tolist()),
+            tuple((~finite & config.normalize_observations).tolist()))
 
 
 def encode(encoder: Encoder, params: Params, observations: Mapping[str, Any]) -> jax.Array:

@@ -14,7 +14,7 @@ import numpy as np
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.backbone import backbone_of
 from rlpd_ros.rl.config import PolicyConfig
-from rlpd_ros.rl.encoders import frozen_features
+from rlpd_ros.rl.encoders import STEEPNESS, frozen_features
 from rlpd_ros.rl.networks import (
     GRASPS,
     Params,
@@ -80,6 +80,8 @@ class Policy:
             "input_center": self._encoder.center,
             "input_scale": self._encoder.scale,
         }
+        if any(self._encoder.unbounded):
+            description["input_symlog"] = [STEEPNESS * unbounded for unbounded in self._encoder.unbounded]
         if spec.image_fields:
             description["images"] = [[f.name, f.shape] for f in spec.image_fields]
             description["backbone"] = self.backbone.digest if self.backbone else "none"

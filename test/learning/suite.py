@@ -22,12 +22,15 @@ from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.config import from_mapping
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 from rlpd_ros.settings import ActorConfig, LearnerConfig
+from rlpd_ros.types import fingerprint
 
-CONFIG = Path(__file__).resolve().parents[2] / "config"
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "config"
 NODES = {"arm_driver": ("arm",), "actor": ("policy", "actor"), "learner": ("policy", "agent", "learner")}
 TYPES = {"arm": ArmConfig, "policy": PolicyConfig, "agent": AgentConfig, "learner": LearnerConfig, "actor": ActorConfig}
 WITHOUT_END = {"eval_every": 0, "max_env_steps": 0, "max_steps": 10**9, "checkpoint_period": 10**9}
 COMPETENT = 0.95
+SETTINGS = "# settings "  # begins a CSV; the fingerprint follows
 
 
 class Variant(NamedTuple):
@@ -48,13 +51,17 @@ class Study:
 
 
 PIXELS = "mujoco_pixels.yaml"
+POLICIES = {"tanh": {}, "tanh, LayerNorm": {"layer_norm": True}, "relu": {"activation": "relu"},
+            "relu, LayerNorm": {"activation": "relu", "layer_norm": True}}
+SIX_AXES = {"arm": "reach:ReachArm", "arm_kwargs": '{"axes": 6}'}  # examples/reach.py
 STUDIES = {
     "presets": Study({"default": Variant(), "hil_serl": Variant(["presets/hil_serl.yaml"]),
                       "rlpd": Variant(["presets/rlpd.yaml"])}, 15_000, 500, 50),
     "imitation": Study({f"imitation_weight {weight:g}": Variant(values={"imitation_weight": weight})
                         for weight in (0.0, 0.3, 1.0, 3.0)}, 4_000, 250, 50),
-    "policy": Study({"relu, LayerNorm": Variant(), "tanh": Variant(values={"activation": "tanh", "layer_norm": False})},
-                    2_000, 250, 50),
+    "policy": Study({name: Variant(values=values) for name, values in POLICIES.items()}, 2_000, 250, 50),
+    "policy-reach": Study({name: Variant(values=values | SIX_AXES) for name, values in POLICIES.items()},
+                          2_000, 250, 50),
     "replay": Study({"features replayed": Variant([PIXELS]),
                      "features recomputed": Variant([PIXELS], {"feature_replay": False})}, 3_000, 500, 20),
 }
@@ -80,6 +87,7 @@ def run(plan: Study, name: str, seed: int, path: Path) -> None:
 
     keep_compiled()
     with path.open("w") as file:
+        file.write(f"{SETTINGS}{settings_fingerprint(plan, name, seed)}\n")
         rows = csv.writer(file)
         rows.writerow(["env_steps", "seconds", "success", "metrics"])
         loop = Loop(Settings(**settings_of(plan.variants[name], seed)))
@@ -88,11 +96,36 @@ def run(plan: Study, name: str, seed: int, path: Path) -> None:
             file.flush()
 
 
+def settings_fingerprint(plan: Study, name: str, seed: int) -> str:
+    """Return what tells runs apart that must not be pooled: all settings and how they are evaluated, but no code."""
+    settings = {kind: dataclasses.asdict(config) for kind, config in settings_of(plan.variants[name], seed).items()}
+    return fingerprint(json.dumps([settings, plan.period, plan.episodes], sort_keys=True))
+
+
+def csv_of(folder: Path, name: str, seed: int | str) -> Path:
+    """Return where a run's evaluations go; with ``*``, the pattern of all seeds."""
+    return folder / f"{name.replace(' ', '_')}-{seed}.csv"
+
+
 def read(path: Path) -> list[tuple[int, float, float]]:
     """Return environment steps, seconds and success of each evaluation of a run."""
     with path.open() as file:
-        rows = list(csv.reader(file))[1:]
+        rows = list(csv.reader(file))[2:]
     return [(int(steps), float(seconds), float(success)) for steps, seconds, success, _ in rows]
+
+
+def find_runs(plan: Study, name: str, folder: Path) -> tuple[list[list[tuple[int, float, float]]], list[str]]:
+    """Return a variant's finished runs with these settings, of earlier calls too, and what was left out, and why."""
+    runs, left_out, wanted = [], [], plan.env_steps // plan.period
+    for path in sorted(folder.glob(csv_of(folder, name, "*").name)):
+        seed, made_with = path.stem.rpartition("-")[-1], path.read_text().partition("\n")[0]
+        if not seed.isdigit() or made_with != SETTINGS + settings_fingerprint(plan, name, int(seed)):
+            left_out.append(f"{path}: left out: other settings, or an earlier version's")
+        elif len(evaluations := read(path)) < wanted:
+            left_out.append(f"{path}: left out: {len(evaluations)} of {wanted} evaluations, not finished")
+        else:
+            runs.append(evaluations[:wanted])
+    return runs, left_out
 
 
 def tell(name: str, runs: Sequence[Sequence[tuple[int, float, float]]]) -> None:
@@ -115,6 +148,7 @@ def main() -> int:
     parser.add_argument("--env-steps", type=int, help="in place of the study's own number")
     parser.add_argument("--folder", type=Path, default=Path("reports"))
     options = parser.parse_args()
+    sys.path.append(str(ROOT / "examples"))  # also in the processes
     plan = STUDIES[options.study]
     plan = dataclasses.replace(plan, env_steps=options.env_steps or plan.env_steps)
     unknown = [name for name in options.variants or () if name not in plan.variants]
@@ -125,14 +159,18 @@ def main() -> int:
     jobs = [(name, seed) for name in options.variants or plan.variants for seed in options.seeds]
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
         waiting = {pool.submit(run, plan, name, seed, path): path
-                   for name, seed in jobs for path in [folder / f"{name.replace(' ', '_')}-{seed}.csv"]}
+                   for name, seed in jobs for path in [csv_of(folder, name, seed)]}
         for future in as_completed(waiting):
             future.result()
             print(waiting[future], ", ".join(f"{steps}: {success:.0%}" for steps, _, success in read(waiting[future])),
                   flush=True)
-    found = {name: [read(path) for path in sorted(folder.glob(f"{name.replace(' ', '_')}-*.csv"))]
-             for name in plan.variants}  # of earlier calls too
-    found = {name: runs for name, runs in found.items() if runs}
+    found = {}
+    for name in plan.variants:
+        runs, left_out = find_runs(plan, name, folder)
+        for line in left_out:
+            print(line, flush=True)
+        if runs:
+            found[name] = runs
     for name, runs in found.items():
         tell(name, runs)
     print(draw({name: [[(steps, success) for steps, _, success in run] for run in runs]
