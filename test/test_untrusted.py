@@ -100,7 +100,7 @@ def test_refusals_are_counted_quoted_and_told_ever_more_rarely():
 
 @pytest.mark.parametrize(("record", "message", "error"), [
     (ActorReport, ActorStatus(policy_age=float("nan")), "policy_age: expected a finite number, found nan"),
-    (ActorReport, ActorStatus(state=7), "state: expected 0 to 6, found 7"),
+    (ActorReport, ActorStatus(state=8), "state: expected 0 to 7, found 8"),
     (LearnerReport, LearnerStatus(q_mean=float("inf")), "q_mean: expected a finite number, found inf"),
     (LearnerReport, LearnerStatus(state=255), "state: expected 0 to 6, found 255"),
     (DemonstrationManifest, DemoManifest(episodes=array("Q", [0]) * 10_001), "episodes: expected at most 10000")])
