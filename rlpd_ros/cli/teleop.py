@@ -146,9 +146,13 @@ def _read(keyboard: int) -> str:
 
 
 def _write(text: str) -> None:
-    with contextlib.suppress(OSError):  # the terminal was closed: the loop ends by itself
+    try:
         sys.stdout.write(text)
         sys.stdout.flush()
+    except OSError:  # the terminal was closed: the loop ends by itself, and Python must not fail to flush at its end
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 @contextlib.contextmanager
