@@ -196,3 +196,13 @@ def test_who_is_executed_otherwise_is_still_told_apart() -> None:
     world.advance()
     np.testing.assert_array_equal(world.sent[0].action, EXECUTED)
     assert world.sent[0].asked_action.tolist() == [0.5, 0.0, 1.0]
+
+
+def test_a_word_on_an_episode_that_is_broken_off_does_not_end_the_next_one() -> None:
+    world = World()
+    world.actor.offer(snapshot())
+    world.begin()
+    world.actor.judge(True)
+    world.begin()
+    world.advance()
+    assert not world.sent[-1].last

@@ -4,7 +4,6 @@
 import re
 import sqlite3
 import struct
-import sys
 import tracemalloc
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from recordings import (
     other_writer,
     serialize,
     write_log,
+    zstd,
 )
 from rosbags.rosbag2 import StoragePlugin
 
@@ -30,11 +30,6 @@ from rlpd_ros.errors import DataError
 from rlpd_ros.ros import definitions
 from rlpd_ros.ros.bag_files import McapFile
 from rlpd_ros.ros.bags import TransitionLog, read_demonstrations
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 
 @pytest.mark.parametrize("spec", [STATE, PIXELS])

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +18,7 @@ from recordings import (
     other_writer,
     serialize,
     write_log,
+    zstd,
 )
 from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 
@@ -28,11 +28,6 @@ from rlpd_ros.data.replay_buffer import ReplayBuffer
 from rlpd_ros.ros import definitions
 from rlpd_ros.ros.bags import find_bags, read_demonstrations
 from rlpd_ros.status import LearnerReport
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 RECORDS = make_records(STATE, 30)
 

@@ -31,6 +31,7 @@ from rlpd_ros.ros import definitions
 from rlpd_ros.untrusted import printable
 
 MAX_RECORD = 2**28  # bytes of a record or a chunk, uncompressed
+ZSTD = b"\x28\xb5\x2f\xfd"  # what zstd begins with; CDR begins with 0
 MOVE_AWAY = "move the file out of its folder to go on without what it holds"
 
 Wanted = Callable[[str, str], bool]  # of topic and type
@@ -266,6 +267,20 @@ def _unpack_chunk(content: bytes) -> bytes:
     if checksum and zlib.crc32(records) != checksum:
         raise _Damaged("the checksum of a chunk is wrong")
     return records
+
+
+def unpack_message(data: bytes) -> bytes:
+    """Return a message as it was sent: a recorder may compress each by itself. Raises DataError."""
+    if not data.startswith(ZSTD):
+        return data
+    unpacking = zstd.ZstdDecompressor()
+    try:
+        unpacked = unpacking.decompress(data, max_length=MAX_RECORD + 1)
+    except zstd.ZstdError as error:
+        raise DataError(f"damaged: {printable(error)}") from error
+    if not unpacking.eof or len(unpacked) > MAX_RECORD:
+        raise DataError(f"expected a whole compressed message of at most {MAX_RECORD} bytes, found another")
+    return unpacked
 
 
 class SqliteFile:

@@ -4,27 +4,20 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
 from rlpd_ros.data.episodes import validate
 from rlpd_ros.errors import DataError
 from rlpd_ros.ros import definitions, messages, qos
-from rlpd_ros.ros.bag_files import FORMATS, MAX_RECORD, McapFile, RawMessage, SqliteFile, segments_of
+from rlpd_ros.ros.bag_files import FORMATS, McapFile, RawMessage, SqliteFile, segments_of, unpack_message
 from rlpd_ros.types import SpaceSpec, TransitionRecord
 from rlpd_ros.untrusted import parse_yaml, printable, read_text
 
 METADATA = "metadata.yaml"
 MAX_METADATA = 1_000_000  # bytes
-ZSTD = b"\x28\xb5\x2f\xfd"  # what zstd begins with; CDR begins with 0
 
 
 class Bag:
@@ -73,7 +66,7 @@ class Bag:
 
     def _decode(self, file: McapFile | SqliteFile, raw: RawMessage, number: int, spec: SpaceSpec) -> TransitionRecord:
         try:
-            record = messages.to_transition(definitions.decode(raw.type, _unpacked(raw.data)), spec)
+            record = messages.to_transition(definitions.decode(raw.type, unpack_message(raw.data)), spec)
             validate(record, spec)
         except DataError as error:
             raise DataError(f"{file.path}: topic '{raw.topic}', message {number}: {error}") from error
@@ -181,23 +174,9 @@ def _is_space(topic: str, type_name: str) -> bool:
 
 def _to_space(file: McapFile | SqliteFile, raw: RawMessage) -> SpaceSpec:
     try:
-        return messages.to_space_spec(definitions.decode(raw.type, _unpacked(raw.data)))
+        return messages.to_space_spec(definitions.decode(raw.type, unpack_message(raw.data)))
     except DataError as error:
         raise DataError(f"{file.path}: topic '{raw.topic}': {error}") from error
-
-
-def _unpacked(data: bytes) -> bytes:
-    """Return a message as it was sent: a recorder may compress each by itself. Raises DataError."""
-    if not data.startswith(ZSTD):
-        return data
-    unpacking = zstd.ZstdDecompressor()
-    try:
-        unpacked = unpacking.decompress(data, max_length=MAX_RECORD + 1)
-    except zstd.ZstdError as error:
-        raise DataError(f"damaged: {printable(error)}") from error
-    if not unpacking.eof or len(unpacked) > MAX_RECORD:
-        raise DataError(f"expected a whole compressed message of at most {MAX_RECORD} bytes, found another")
-    return unpacked
 
 
 def expect_space(path: Path, expected: SpaceSpec, found: SpaceSpec) -> None:
