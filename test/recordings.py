@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recordings for the tests of bags: records in which everything follows from their number."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +13,6 @@ from rlpd_ros.errors import DataError
 from rlpd_ros.ros import definitions, messages
 from rlpd_ros.ros.bags import TransitionLog, read_demonstrations
 from rlpd_ros.types import Observation, Source, SpaceField, SpaceSpec, TransitionRecord
-
-if sys.version_info >= (3, 14):
-    pass
-else:
-    pass
 
 STATE = SpaceSpec("robot", (SpaceField.box("position", [-9] * 3, [9] * 3, "m"),),
                   (SpaceField.box("delta", [-1] * 2, [1] * 2),), 10.0, "base", 100)

@@ -22,13 +22,12 @@ from recordings import (
     other_writer,
     serialize,
     write_log,
-    zstd,
 )
 from rosbags.rosbag2 import StoragePlugin
 
 from rlpd_ros.errors import DataError
 from rlpd_ros.ros import definitions
-from rlpd_ros.ros.bag_files import McapFile
+from rlpd_ros.ros.bag_files import McapFile, zstd
 from rlpd_ros.ros.bags import TransitionLog, read_demonstrations
 
 

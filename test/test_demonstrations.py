@@ -18,7 +18,6 @@ from recordings import (
     other_writer,
     serialize,
     write_log,
-    zstd,
 )
 from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 
@@ -26,6 +25,7 @@ from rlpd_ros.data.demonstrations import Demonstrations, validate_manifest
 from rlpd_ros.data.intake import Intake
 from rlpd_ros.data.replay_buffer import ReplayBuffer
 from rlpd_ros.ros import definitions
+from rlpd_ros.ros.bag_files import zstd
 from rlpd_ros.ros.bags import find_bags, read_demonstrations
 from rlpd_ros.status import LearnerReport
 
