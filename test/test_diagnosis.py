@@ -186,6 +186,9 @@ HARMLESS = {
     "an arm's first reset takes long": {"machine": process("arm_driver", age=60.0), "learner": {
         "gradient_step": 0, "state": LearnerState.FILLING, "data_age": -1.0}, "actor": {
         "state": ActorState.WAITING_FOR_ARM, "observation_age": 55.0, "env_steps": 0}},
+    "a learner has just read its log back": {
+        "actor": {"transitions_acked": 1900, "transitions_unacked": 200},
+        "earlier_learner": {"state": LearnerState.WAITING_FOR_SPACE}},
     "an actor is starting": {"silent": "actor", "machine": process("actor", age=5.0)},
     "a node is starting": {"graph": wires(without="actor"), "actors": {}, "machine": process("actor", age=5.0)},
     "another run is elsewhere": {"machine": replace(MACHINE, processes=(

@@ -46,12 +46,13 @@ def make(env_id="rlpd_test/Scripted-v0", **options):
     return GymnasiumArm(GymnasiumArmConfig(gym_env_id=env_id, **options))
 
 
-def make_scripted(monkeypatch, action_map="{}", keys=(), **spaces_and_steps):
+def make_scripted(monkeypatch, action_map="{}", keys=(), bounds="{}", **spaces_and_steps):
     """Return an arm on a Scripted environment with arguments that JSON could not carry, and that environment."""
     env = Scripted(**spaces_and_steps)
     monkeypatch.setitem(gymnasium.registry, "rlpd_test/Given-v0",
                         gymnasium.envs.registration.EnvSpec("rlpd_test/Given-v0", lambda: env, max_episode_steps=5))
-    return make("rlpd_test/Given-v0", gym_action_map=action_map, gym_observation_keys=keys), env
+    return make("rlpd_test/Given-v0", gym_action_map=action_map, gym_observation_keys=keys,
+                gym_observation_bounds=bounds), env
 
 
 def test_actions_span_the_bounds_of_the_box():
@@ -133,6 +134,36 @@ def test_nested_observations_are_flattened_with_dotted_names(monkeypatch):
     np.testing.assert_array_equal(observation.state, np.concatenate([values[f.name] for f in arm.spec.state_fields]))
     assert observation.state.dtype == np.float32
     np.testing.assert_array_equal(observation.images["front"], NESTED_VALUE["front"])
+
+
+EXPECTED_FLOATS = "expected entries of floats that are observed (arm.grip.width, arm.pose, free)"
+
+
+def test_bounds_of_one_s_own_replace_those_of_an_entry(monkeypatch):
+    bounds = '{"free": [-2, 3], "arm.pose": [[[0, 1], [2, 3]], 9]}'
+    arm, _ = make_scripted(monkeypatch, bounds=bounds, observation_space=NESTED, observations=NESTED_VALUE)
+    fields = {f.name: (f.low, f.high) for f in arm.spec.state_fields}
+    assert fields == {"free": ((-2.0,), (3.0,)), "arm.pose": ((0.0, 1.0, 2.0, 3.0), (9.0,) * 4),
+                      "arm.grip.width": ((0.0,), (1.0,))}
+    arm, _ = make_scripted(monkeypatch, bounds='{"observation": [-4, 5]}')
+    assert arm.spec.state_bounds[1].tolist() == [5.0, 5.0]
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("[]", "expected a JSON object, found '[]'"),
+    ('{"pose": [0, 1]}', f"{EXPECTED_FLOATS}, found 'pose'"),
+    ('{"front": [0, 1]}', f"{EXPECTED_FLOATS}, found 'front'"),
+    ('{"free": 1}', "free: expected [low, high], each a number or one for each element of (1,), found 1"),
+    ('{"free": [0, 1, 2]}', "free: expected [low, high]"),
+    ('{"arm.pose": [[0, 0, 0], 1]}', "arm.pose: expected [low, high], each a number or one for each element of (2, 2)"),
+    ('{"free": ["low", 1]}', "free: expected [low, high]"),
+    ('{"free": [0, 1e300]}', "free: expected finite numbers, low below high"),
+    ('{"free": [1, 1]}', "free: expected finite numbers, low below high, found [1, 1]"),
+])
+def test_bounds_that_make_no_sense_are_refused(monkeypatch, text, said):
+    with pytest.raises(ConfigError) as refusal:
+        make_scripted(monkeypatch, observation_space=NESTED, observations=NESTED_VALUE, bounds=text)
+    assert f"gym_observation_bounds: {said}" in str(refusal.value)
 
 
 def test_entries_are_kept_in_the_order_asked_for(monkeypatch):

@@ -75,6 +75,9 @@ class GymnasiumArmConfig(DriverConfig):
     gym_import_module: str = parameter("", "module to import first, for it registers the environment, e.g. gym_hil")
     gym_observation_keys: tuple[str, ...] = parameter(
         (), "entries of a Dict observation to keep, in this order, nested ones as outer.inner; empty: all")
+    gym_observation_bounds: str = parameter(
+        "{}", "low and high of entries that have no real bounds, each a number or one for each element, as a JSON "
+        'object: {"agent_pos": [-3.1, 3.1]}; an observation that is not a Dict is called observation')
     gym_action_map: str = parameter(
         "{}", "elements of the environment's action that a policy commands, each with the values for -1 and 1, as a "
         'JSON object: {"0": [-0.02, 0.02], "6": [-1, 1]}; the others stay at 0. Empty: all, over their bounds')

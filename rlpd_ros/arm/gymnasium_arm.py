@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any
+from typing import Any, TypeGuard
 
 import gymnasium
 import numpy as np
@@ -36,7 +36,7 @@ class GymnasiumArm:
         self._config = config
         self._env = _make(config)
         space = self._env.action_space
-        if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
+        if not _is_floats(space):
             raise ConfigError(f"{config.gym_env_id}: expected a Box action space of floats, found {space}")
         self._action_space = space
         self._elements, self._low, self._high = _action_map(config, space)
@@ -194,7 +194,29 @@ def _observation_fields(config: GymnasiumArmConfig,
         if name not in entries:
             raise ConfigError(f"gym_observation_keys: {config.gym_env_id} has no entry {name!r}; "
                               f"it has {', '.join(entries)}")
-    return {name: _field(name, entries[name][1]) for name in names}, {name: entries[name][0] for name in names}
+    spaces_of = _bounded(config, {name: entries[name][1] for name in names})
+    return {name: _field(name, inner) for name, inner in spaces_of.items()}, {name: entries[name][0] for name in names}
+
+
+def _bounded(config: GymnasiumArmConfig, entries: dict[str, spaces.Space]) -> dict[str, spaces.Space]:
+    """Return the entries with the bounds of ``gym_observation_bounds``."""
+    parameter = "gym_observation_bounds"
+    given: dict[str, spaces.Space] = {}
+    for name, bounds in json_object(parameter, config.gym_observation_bounds).items():
+        space = entries.get(name)
+        if not _is_floats(space):
+            floats = ", ".join(known for known, entry in entries.items() if _is_floats(entry))
+            raise ConfigError(f"{parameter}: expected entries of floats that are observed ({floats}), found {name!r}")
+        try:
+            with np.errstate(over="ignore"):  # what is too large for float32 is not finite
+                low, high = (np.broadcast_to(np.asarray(bound, np.float32), space.shape) for bound in bounds)
+        except (TypeError, ValueError, OverflowError):
+            raise ConfigError(f"{parameter}: {name}: expected [low, high], each a number or one for each element of "
+                              f"{space.shape}, found {bounds!r}") from None
+        if not (np.isfinite([low, high]).all() and (low < high).all()):
+            raise ConfigError(f"{parameter}: {name}: expected finite numbers, low below high, found {bounds!r}")
+        given[name] = spaces.Box(low, high, space.shape, np.float32)
+    return entries | given
 
 
 def _entries(space: spaces.Dict, path: tuple = ()) -> dict[str, tuple[tuple, spaces.Space]]:
@@ -205,8 +227,12 @@ def _entries(space: spaces.Dict, path: tuple = ()) -> dict[str, tuple[tuple, spa
     return found
 
 
+def _is_floats(space: spaces.Space | None) -> TypeGuard[spaces.Box]:
+    return isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
+
+
 def _field(name: str, space: spaces.Space) -> SpaceField:
-    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+    if _is_floats(space):
         return SpaceField.box(name, space.low, space.high)
     if isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3:
         return SpaceField.image(name, *space.shape)

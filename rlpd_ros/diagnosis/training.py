@@ -91,8 +91,9 @@ def transitions(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
 
 
 def _watched(evidence: Evidence, learner: Track[LearnerReport], actor: Track[ActorReport]) -> bool:
-    """Tell whether both sides have been heard long enough, and the learner is not busy compiling."""
-    if compiling(learner.last) or learner.last.state in (LearnerState.FINISHED, LearnerState.FAILED):
+    """Tell whether both sides have been heard long enough, and the learner neither compiles nor reads its log back."""
+    receives = learner.since(evidence.now - WINDOW).state != LearnerState.WAITING_FOR_SPACE
+    if compiling(learner.last) or not receives or learner.last.state in (LearnerState.FINISHED, LearnerState.FAILED):
         return False
     heard = [sample for sample in learner.fresh if evidence.now - sample.at < WINDOW + 1.0]
     settled = min(learner.span(), actor.span()) >= WINDOW - 0.5

@@ -53,6 +53,7 @@ class Study:
 PIXELS = "mujoco_pixels.yaml"
 POLICIES = {"tanh": {}, "tanh, LayerNorm": {"layer_norm": True}, "relu": {"activation": "relu"},
             "relu, LayerNorm": {"activation": "relu", "layer_norm": True}}
+GYM_HIL = "gym_hil.yaml"  # after make gym-hil
 SIX_AXES = {"arm": "reach:ReachArm", "arm_kwargs": '{"axes": 6}'}  # examples/reach.py
 STUDIES = {
     "presets": Study({"default": Variant(), "hil_serl": Variant(["presets/hil_serl.yaml"]),
@@ -64,6 +65,8 @@ STUDIES = {
                           2_000, 250, 50),
     "replay": Study({"features replayed": Variant([PIXELS]),
                      "features recomputed": Variant([PIXELS], {"feature_replay": False})}, 3_000, 500, 20),
+    "gym_hil": Study({"bounds": Variant([GYM_HIL]), "no bounds": Variant([GYM_HIL], {"gym_observation_bounds": "{}"})},
+                     5_000, 500, 50),
 }
 
 
