@@ -44,6 +44,7 @@ def test_a_healthy_run_has_no_fault():
 OTHER = replace(SPACE, control_rate=20.0)
 LEARNER_2 = replace(LEARNER, session="learner-2")
 ACTOR_2 = replace(ACTOR, session="actor-2")
+SECOND_LEARNER = replace(PROCESSES[list(MARKS).index("learner")], pid=200)
 SECOND_DRIVER = replace(PROCESSES[2], pid=200)
 FAULTS = {
     "failed": {"learner": {"state": LearnerState.FAILED, "text": "not finite"}},
@@ -58,6 +59,8 @@ FAULTS = {
     "domain elsewhere": {"graph": replace(wires(without="learner"), elsewhere={"learner": "/l"}), "learners": {},
                          "machine": machine_without("learner")},
     "duplicates": {"learners": heard((LEARNER, 9.0, 0.0), (LEARNER_2, 2.0, 0.0))},
+    "duplicates learners of which one compiles": {"graph": twice("learner"), "machine": replace(
+        MACHINE, processes=(*PROCESSES, SECOND_LEARNER))},
     "duplicates actors": {"actors": heard((ACTOR, 9.0, 0.0), (ACTOR_2, 2.0, 0.0)), "graph": twice("actor")},
     "duplicates actors of other names": {
         "actors": heard((ACTOR, 9.0, 0.0), (replace(ACTOR, session="mine-2"), 2.0, 0.0)),
@@ -162,6 +165,7 @@ HARMLESS = {
     "a learner compiles silently": {"silent": "learner", "learner": {"gradient_step": 0}},
     "a learner compiles again, for demonstrations": {"silent": "learner", "learner": {"compiling": True}},
     "a learner that was killed lives on as another": {"learners": heard((LEARNER, 9.0, 2.0), (LEARNER_2, 1.5, 0.0))},
+    "a learner that was killed lingers in the graph": {"graph": twice("learner")},
     "an actor that was killed lives on as another": {
         "actors": heard((ACTOR, 9.0, 2.0), (ACTOR_2, 1.5, 0.0)), "graph": twice("actor")},
     "an arm driver that was killed lingers in the graph": {

@@ -24,20 +24,25 @@ LINGER = 25.0  # s after which a dead node has left every graph: its lease (20 s
             "其节点会继续运行）。若两个都要保留，请给其中一个单独的 ROS_DOMAIN_ID 或命名空间。"))
 def duplicates(evidence: Evidence) -> Outcome:
     graph = evidence.graph or Graph()
-    for outcome in (_learners(evidence), _actors(evidence, graph), _arm_drivers(evidence, graph)):
+    for outcome in (_learners(evidence, graph), _actors(evidence, graph), _arm_drivers(evidence, graph)):
         if outcome is not None:
             return outcome
     return ok("one learner, and one actor and one driver per arm", "一个学习器，每个机械臂一个执行器和一个驱动") if evidence.graph else NO_GRAPH
 
 
-def _learners(evidence: Evidence) -> Outcome | None:
-    living = _side_by_side(evidence.learners.values(), evidence.now)
-    if not living:
+def _learners(evidence: Evidence, graph: Graph) -> Outcome | None:
+    """Judge them by their statuses, or by their processes here: one that compiles is silent."""
+    namespace = evidence.machine.namespace
+    names = [f"{report.session} ({report.host})" for report in _side_by_side(evidence.learners.values(), evidence.now)]
+    if not names:
+        ends = dict(_crowds(graph, "learner_status")).get(namespace, [])
+        all_alive = len(evidence.machine.nodes("learner", namespace)) >= len(ends)
+        names = [end.node for end in ends] if all_alive else []
+    if not names:
         return None
-    who = ", ".join(f"{report.session} ({report.host})" for report in living)
-    en, zh = _processes_here(evidence, "learner", evidence.machine.namespace)
-    return error(f"{len(living)} learners live at the same time: {who}{en}", f"同时有 {len(living)} 个学习器：{who}{zh}",
-                 learners=len(living))
+    en, zh = _processes_here(evidence, "learner", namespace)
+    return error(f"{len(names)} learners live at the same time: {', '.join(names)}{en}",
+                 f"同时有 {len(names)} 个学习器：{', '.join(names)}{zh}", learners=len(names))
 
 
 def _actors(evidence: Evidence, graph: Graph) -> Outcome | None:
