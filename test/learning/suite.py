@@ -66,7 +66,7 @@ STUDIES = {
     "replay": Study({"features replayed": Variant([PIXELS]),
                      "features recomputed": Variant([PIXELS], {"feature_replay": False})}, 3_000, 500, 20),
     "gym_hil": Study({"bounds": Variant([GYM_HIL]), "no bounds": Variant([GYM_HIL], {"gym_observation_bounds": "{}"})},
-                     5_000, 500, 50),
+                     4_000, 500, 20),
 }
 
 
