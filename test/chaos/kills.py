@@ -35,6 +35,7 @@ def measure(folder: Path, demos: Path, kills: int, seed: int = 1) -> list[Row]:
         cluster.start(*NODES)
         until_it_trains()
         recoveries.clear()
+        demonstrations = recording.last("learner_status")["demo_buffer_size"]  # those that limits changed count twice
         order = [NODES[i % len(NODES)] for i in range(kills)]
         rng.shuffle(order)
         for i, name in enumerate(order, start=1):
@@ -59,8 +60,8 @@ def measure(folder: Path, demos: Path, kills: int, seed: int = 1) -> list[Row]:
             informative("versions published", max(published)),
             informative("lives of the learner that were heard", len({m["session"] for m in learners})),
             at_least("gradient steps at the end", learners[-1]["gradient_step"], 20),
-            at_most("demonstrations missing at the end",
-                    learners[-1]["demo_expected"] - learners[-1]["demo_buffer_size"], 0),
+            at_least("demonstrations at first", demonstrations, learners[-1]["demo_expected"]),
+            at_most("demonstrations missing at the end", demonstrations - learners[-1]["demo_buffer_size"], 0),
             at_most("longest time until training went on", max(recoveries), DEADLINE, "s"),
             at_most("transitions refused", max(m["transitions_rejected"] for m in learners), 0),
             at_most("deaths that nobody brought about", len(cluster.spontaneous), 0)]
