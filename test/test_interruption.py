@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A signal that ends `rlpd record`, `rlpd eval`, or `rlpd train` while it records, breaks off no motion of the arm."""
+"""A signal that ends `rlpd record`, `rlpd eval`, `rlpd train` while it records, or a driver breaks off no motion."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ import yaml
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.factory import make_arm
 from rlpd_ros.arm.interruption import stopping_between_motions
+from rlpd_ros.cli import runner
+from rlpd_ros.errors import USER_ERROR, ConfigError
 from rlpd_ros.exported_policy import save_policy
+from rlpd_ros.graph import Process
 from rlpd_ros.preparation import NO_DEMONSTRATIONS, prepare_run, resolve
 from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.policy import Policy, make_snapshot
@@ -58,6 +61,9 @@ class SlowArm:
         done = self._steps == EPISODE
         return StepResult(self._move("step"), float(done), done, False, done, np.zeros(1, np.float32))
 
+    def telemetry(self) -> None:
+        return None
+
     def expert(self, noise: float = 0.0, seed: int = 0):
         return lambda observation: np.zeros(1, np.float32)
 
@@ -65,24 +71,46 @@ class SlowArm:
         self._write("closed")
 
 
-class Started:
-    """A command of ``rlpd`` that moves a SlowArm, as a process of its own."""
+class BrokenArm(SlowArm):
+    """Cannot reset."""
 
-    def __init__(self, folder: Path, command: str, duration: float = 0.5) -> None:
+    def reset(self, seed: int | None = None) -> Observation:
+        super().reset(seed)
+        raise ConfigError("the arm is broken")
+
+
+class LateArm(SlowArm):
+    """Says what it is only when its process was asked to stop."""
+
+    @property
+    def spec(self) -> SpaceSpec:
+        os.kill(os.getpid(), signal.SIGINT)
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: SpaceSpec) -> None:
+        self._spec = spec
+
+
+class Started:
+    """A command of ``rlpd``, or the node ``arm_driver``, that moves a SlowArm: as a process of its own."""
+
+    def __init__(self, folder: Path, command: str, duration: float = 0.5, arm: type[SlowArm] = SlowArm) -> None:
         self.folder, self._log = folder, folder / "log"
-        arm = {"arm": "test_interruption:SlowArm",
-               "arm_kwargs": json.dumps({"log": str(self._log), "duration": duration})}
-        arguments = {"record": ["bag"], "train": ["--run", "x"], "eval": ["runs/x"]}[command]
+        parameters = {"arm": f"test_interruption:{arm.__name__}",
+                      "arm_kwargs": json.dumps({"log": str(self._log), "duration": duration})}
+        (folder / "slow.yaml").write_text(yaml.safe_dump({"arm_driver": {"ros__parameters": parameters}}))
         if command == "eval":
-            make_run(folder, arm)
-        else:
-            (folder / "slow.yaml").write_text(yaml.safe_dump({"arm_driver": {"ros__parameters": arm}}))
-            arguments += ["--config", "slow.yaml"]
+            make_run(folder, parameters)
+        command_line = {
+            "record": ["rlpd", "record", "bag", "--config", "slow.yaml"],
+            "train": ["rlpd", "train", "--run", "x", "--config", "slow.yaml"], "eval": ["rlpd", "eval", "runs/x"],
+            "arm_driver": runner.command(Process("arm_driver", "arm_driver", parameter_files=("slow.yaml",)))}[command]
         python_path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        alone = {"ROS_DOMAIN_ID"} if command == "train" else set()  # it finds a domain of its own
         self.process = subprocess.Popen(
-            ["rlpd", command, *arguments], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env={name: value for name, value in os.environ.items() if name != "ROS_DOMAIN_ID"}
-            | {"PYTHONPATH": python_path})
+            command_line, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env={name: value for name, value in os.environ.items() if name not in alone} | {"PYTHONPATH": python_path})
 
     @property
     def log(self) -> list[str]:
@@ -146,6 +174,32 @@ def test_a_motion_is_ended_before_the_process_is(start, command, number, motion)
     assert names[-1] == motion
     assert names.count(motion) <= begun + 1  # had it ended just before the signal
     assert not (started.folder / "runs" / "x").exists() or command == "eval"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_reset_of_a_driver_is_ended_before_the_process_is(start, domain, number):
+    started = start("arm_driver", 2.0)
+    started.until("reset begins")
+    started.process.send_signal(number)
+    time.sleep(1.2)  # whoever asks again later is not obeyed sooner
+    started.process.send_signal(number)
+    assert started.wait() == 0, started.printed
+    assert "Traceback" not in started.printed
+    assert started.log == ["reset begins", "reset ends", "closed"]
+
+
+def test_a_driver_that_is_asked_to_stop_before_its_first_reset_does_not_move(start, domain):
+    started = start("arm_driver", 0.0, LateArm)
+    assert started.wait() == 0, started.printed
+    assert started.log == ["closed"]
+
+
+def test_an_arm_that_cannot_be_reset_is_closed(start, domain):
+    started = start("arm_driver", 0.0, BrokenArm)
+    assert started.wait() == USER_ERROR
+    assert started.printed.splitlines()[-1] == "arm_driver: the arm is broken"
+    assert "Traceback" not in started.printed
+    assert started.log == ["reset begins", "reset ends", "closed"]
 
 
 @pytest.mark.slow

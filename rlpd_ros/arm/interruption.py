@@ -13,11 +13,12 @@ IMPATIENCE = 1.0  # s after which a signal that comes again was meant: some pare
 
 
 @contextmanager
-def stopping_between_motions() -> Iterator[Callable[[], None]]:
+def stopping_between_motions(impatience: float = IMPATIENCE) -> Iterator[Callable[[], None]]:
     """Let SIGINT and SIGTERM take effect where the function that this yields is called: it raises KeyboardInterrupt.
 
     A motion that is broken off would leave a real arm in the middle of it, and without ``close``. So call the function
-    before each. A signal after its last call takes effect at the end, one that comes again at once.
+    before each. A signal after its last call takes effect at the end. One that comes again after ``impatience`` s takes
+    effect at once.
     In a thread that cannot handle signals nothing changes.
     """
     asked_at: float | None = None
@@ -26,7 +27,7 @@ def stopping_between_motions() -> Iterator[Callable[[], None]]:
         nonlocal asked_at
         if asked_at is None:
             asked_at = time.monotonic()
-        elif time.monotonic() - asked_at > IMPATIENCE:
+        elif time.monotonic() - asked_at > impatience:
             raise KeyboardInterrupt
 
     def stop_if_asked() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from std_srvs.srv import Trigger
 
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.factory import make_arm
+from rlpd_ros.arm.interruption import stopping_between_motions
 from rlpd_ros.driver import Driver
 from rlpd_ros.ros import messages, qos
 from rlpd_ros.ros.camera_status import CameraStatus
@@ -34,14 +36,24 @@ class ArmDriverNode(Node):
     def __init__(self, **kwargs) -> None:
         super().__init__("arm_driver", **kwargs)
         node_config, arm_config = declare(self, DriverNodeConfig, ArmConfig)
+        self._telemetry: dict[Publisher, Callable] = {}
         self._arm = make_arm(own_seed(self, arm_config))
+        try:
+            with stopping_between_motions(impatience=math.inf) as stop_if_asked:  # as `run_node` does from then on
+                self._connect(node_config, arm_config)
+                stop_if_asked()
+                self._begin()
+        except BaseException:  # nobody else has a node to close yet
+            self._arm.close()
+            raise
+
+    def _connect(self, node_config: DriverNodeConfig, arm_config: ArmConfig) -> None:
         self._cameras = CameraTopics(self, arm_config)
         self._driver = Driver(self._arm, self, new_session("arm"), node_config.repeat_period, time.monotonic, wall_ns,
                               self._cameras, node_config.max_observation_age)
         spec = self._driver.spec
         self._images = {f.name: qos.publisher(self, qos.camera(f.name)) for f in spec.image_fields}
         self._observations = qos.publisher(self, qos.OBSERVATION)
-        self._telemetry: dict[Publisher, Callable] = {}
         self._space = qos.publisher(self, qos.SPACE_SPEC)
         self._space.publish(messages.from_space_spec(spec, wall_ns()))
         qos.subscription(self, qos.ACTION, self._on_action, Refusals(self.get_logger().warning))
@@ -54,6 +66,8 @@ class ArmDriverNode(Node):
         pace = "in lockstep with the actor" if spec.lockstep else f"at {spec.control_rate:g} Hz"
         self.get_logger().info(f"driving {spec.robot} {pace}: observation {spec.state_size} numbers and "
                                f"{len(spec.image_fields)} images, action {spec.action_size}, space {spec.fingerprint}")
+
+    def _begin(self) -> None:
         self._driver.reset()
         if self._arm.telemetry() is not None:  # else the arm's own driver may be the one that publishes `joint_states`
             self._telemetry = {qos.publisher(self, qos.JOINT_STATES): messages.from_joint_state,
