@@ -173,6 +173,8 @@ class Learner:
             self._compiled.add(demonstrations)
             report.compiling = True
             self._out.publish_status()  # the last one for some seconds
+        if report.gradient_step == report.restored_gradient_step:  # rates do not count what came before
+            self._rate_mark = (self._clock(), report.gradient_step, report.env_steps)
         batch = symmetric_batches(self.online, self.demos, self.agent.config.utd_ratio, config.batch_size, self._rng)
         for value in self._before.values():  # at most two steps are under way: one waits while one is computed
             value.block_until_ready()
@@ -274,7 +276,8 @@ class Learner:
             "gradient_step": report.gradient_step, "version": report.version, "env_steps": report.env_steps,
             "wall_s": self.wall_s, "space_fingerprint": self.spec.fingerprint,
             "network_fingerprint": self._policy.fingerprint, "success_rate": report.success_rate,
-            "evaluation_episodes": report.evaluation_episodes, "sampling": self._rng.bit_generator.state}
+            "evaluation_episodes": report.evaluation_episodes,
+            "demo_action_distance_first": report.demo_action_distance_first, "sampling": self._rng.bit_generator.state}
         try:
             self._out.save(self.agent, metadata)
         except DataError as error:
@@ -289,6 +292,7 @@ class Learner:
         self._life = metadata["wall_s"]
         report.success_rate = metadata["success_rate"]
         report.evaluation_episodes = metadata["evaluation_episodes"]
+        report.demo_action_distance_first = metadata.get("demo_action_distance_first", -1.0)
         self._rng.bit_generator.state = metadata["sampling"]
         self._rate_mark = (self._clock(), report.gradient_step, report.env_steps)
 

@@ -46,18 +46,37 @@ LEARNER_2 = replace(LEARNER, session="learner-2")
 ACTOR_2 = replace(ACTOR, session="actor-2")
 SECOND_LEARNER = replace(PROCESSES[list(MARKS).index("learner")], pid=200)
 SECOND_DRIVER = replace(PROCESSES[2], pid=200)
+NONE = {"applied_version": 0, "newest_version": 0, "state": ActorState.WAITING_FOR_POLICY}  # no policy ever came
+RIGHT = replace(ACTOR, session="right.actor-1", host=HOST)
+ARM_ENDS = [replace(end, node=f"/right{end.node}") for end in wires().endpoints
+            if end.node in (NAMES["actor"], NAMES["arm_driver"])]
+
+
+def two_arms(*heard_of: tuple, without: str = "", processes: tuple = PROCESSES) -> dict:
+    """Make the evidence of a run with a second arm in /right: what its actor said, which end is lacking."""
+    ends = [end for end in ARM_ENDS if end.node != without]
+    nodes = {**wires().nodes, "/right/actor": 0.0}
+    return {"graph": replace(wires(), nodes=nodes, endpoints=(*wires().endpoints, *ends)),
+            "actors": heard((ACTOR, 9.0, 0.0), *heard_of), "machine": replace(MACHINE, processes=processes)}
+
+
 FAULTS = {
     "failed": {"learner": {"state": LearnerState.FAILED, "text": "not finite"}},
     "disk": {"learner": {"store_error": "no space left"}},
     "disk of the actor": {"actor": {"spool_error": "no space left"}},
-    "disk of the actor lost": {"actor": {"transitions_lost": 1}},
+    "disk of the actor lost": {"actor": {"transitions_lost": 1}, "earlier_actor": {"transitions_lost": 0}},
+    "nodes and not the full memory of an actor whose learner died": {
+        "silent": "learner", "learner": {"host": HOST}, "machine": machine_without("learner"),
+        "actor": {"transitions_lost": 90}, "earlier_actor": {"transitions_lost": 0}},
     "disk nearly full": {"machine": replace(MACHINE, disk_free=2**20)},
-    "domain": {"graph": wires(without="learner"), "learners": {}, "machine": process("learner", domain=6)},
-    "domain namespace": {"graph": wires(without="learner"), "learners": {},
+    "domain": {"graph": wires(without="learner"), "learners": {}, "actor": NONE,
+               "machine": process("learner", domain=6)},
+    "domain namespace": {"graph": wires(without="learner"), "learners": {}, "actor": NONE,
                          "machine": process("learner", namespace="/l")},
-    "domain range": {"graph": wires(without="learner"), "learners": {}, "machine": process("learner", discovery="OFF")},
+    "domain range": {"graph": wires(without="learner"), "learners": {}, "actor": NONE,
+                     "machine": process("learner", discovery="OFF")},
     "domain elsewhere": {"graph": replace(wires(without="learner"), elsewhere={"learner": "/l"}), "learners": {},
-                         "machine": machine_without("learner")},
+                         "actor": NONE, "machine": machine_without("learner")},
     "duplicates": {"learners": heard((LEARNER, 9.0, 0.0), (LEARNER_2, 2.0, 0.0))},
     "duplicates learners of which one compiles": {"graph": twice("learner"), "machine": replace(
         MACHINE, processes=(*PROCESSES, SECOND_LEARNER))},
@@ -88,6 +107,14 @@ FAULTS = {
     "nodes": {"graph": wires(without="learner"), "learners": {}, "machine": EMPTY},
     "nodes no loader": {"graph": wires(without="demo_loader"), "machine": EMPTY, "learner": {
         "state": LearnerState.WAITING_FOR_DEMONSTRATIONS, "demo_expected": 0, "demo_buffer_size": 0}},
+    "nodes of one of two arms": two_arms((RIGHT, 40.0, 30.0), without="/right/actor"),
+    "nodes of the second arm killed": two_arms((RIGHT, 20.0, 5.0)),
+    "nodes driver of the second arm": two_arms((RIGHT, 9.0, 0.0), without="/right/arm_driver"),
+    "nodes of the second arm, found too late": {"graph": replace(wires(), elsewhere={"arm_driver": "/right"})},
+    "blocked second arm": two_arms((replace(RIGHT, host="another"), 20.0, 5.0)),
+    "blocked second arm never heard": two_arms(),
+    "blocked second arm stopped": two_arms((RIGHT, 9.0, 0.0), processes=(
+        *PROCESSES, replace(PROCESSES[1], pid=300, namespace="/right", stopped=True))),
     "nodes dead": {"silent": "learner", "learner": {"host": HOST}, "machine": machine_without("learner")},
     "nodes ended": {"errors": {"learner": "ValueError: no"}},
     "cameras": {"cameras": {"wrist": CameraSight(NOW - 1.0, True, True, "no image received yet")},
@@ -128,6 +155,8 @@ FAULTS = {
     "random_actions long": {"actor": {"random_steps": 3000, "random_share": 1.0}},
     "clock": {"late": -60.0},
     "clock a little": {"late": -2.0},
+    "overruns where the arm refuses each action": {
+        "actor": {"env_steps": 2100, "overruns": 50}, "earlier_actor": {"overruns": 0}},
     "overruns": {"actor": {"overruns": 50}, "earlier_actor": {"overruns": 0}},
     "demo_actions": {"manifest": replace(MANIFEST, saturated_share=0.99)},
     "stale_data": {"learner": {"data_age": 30.0}},
@@ -135,6 +164,12 @@ FAULTS = {
     "saturated": {"actor": {"saturated_share": 0.99}},
     "reward": {"learner": {"reward_seen": 0.0, "env_steps": 6000}},
     "imitation": {"learner": {"demo_action_distance": 0.79, "gradient_step": 4000}},
+    "stale_data for a person who has left": {"learner": {"data_age": 900.0, "gradient_step": 2000}, "actor": {
+        "state": ActorState.WAITING_FOR_PERSON}},
+    "nodes where another run's learner is elsewhere": {"graph": wires(without="learner"), "machine": replace(
+        machine_without("learner"), processes=(*machine_without("learner").processes, replace(
+            PROCESSES[list(MARKS).index("learner")], domain=9)))},
+    "restarts that come slowly": {"slow_restarts": {"learner": 6}},
     "utd": {"learner": {"utd_measured": 0.3}},
     "utd high": {"learner": {"utd_measured": 30.0}},
 }
@@ -154,8 +189,6 @@ def test_every_check_has_a_fault_that_it_names():
     assert {name.split()[0] for name in FAULTS} == {check.name for check in CHECKS}
 
 
-RIGHT_ACTOR = [replace(end, node="/right/actor") for end in wires().endpoints
-               if end.node == NAMES["actor"] and end.topic not in ("observation", "action")]
 HARMLESS = {
     "a long filling brings no reward": {"learner": {"reward_seen": 0.0, "env_steps": 6000, "training_starts": 5000}},
     "the learner has finished and is gone": {
@@ -177,9 +210,13 @@ HARMLESS = {
     "two actors with an arm each": {
         "actors": heard((ACTOR, 9.0, 0.0), (replace(ACTOR, session="actor2-2"), 9.0, 0.0)),
         "graph": twice("actor", "/actor2", ("observation", "action"))},
-    "two actors with an arm each in their namespaces": {
-        "actors": heard((ACTOR, 9.0, 0.0), (replace(ACTOR, session="right.actor-2"), 9.0, 0.0)),
-        "graph": twice("actor", "/right/actor")},
+    "another run below": {"graph": replace(wires(), elsewhere={"arm_driver": "/right", "learner": "/right"})},
+    "another run beside": {"graph": replace(wires(), elsewhere={"arm_driver": "/right"}),
+                           "machine": replace(MACHINE, namespace="/left", processes=tuple(
+                               replace(p, namespace="/left") for p in PROCESSES))},
+    "two arms, one in a namespace": two_arms((RIGHT, 9.0, 0.0)),
+    "two arms, of which one's actor was started again": two_arms(
+        (RIGHT, 9.0, 5.0), (replace(RIGHT, session="right.actor-2"), 3.0, 0.0)),
     "an arm resets for long": {"learner": {"data_age": 60.0}, "actor": {
         "state": ActorState.WAITING_FOR_ARM, "resetting": True, "observation_age": 60.0}},
     "an arm resets in an evaluation": {"learner": {"data_age": 60.0}, "actor": {
@@ -193,6 +230,32 @@ HARMLESS = {
     "a learner has just read its log back": {
         "actor": {"transitions_acked": 1900, "transitions_unacked": 200},
         "earlier_learner": {"state": LearnerState.WAITING_FOR_SPACE}},
+    "transitions were lost long ago": {"actor": {"transitions_lost": 1}},
+    "late answers in an evaluation": {
+        "actor": {"env_steps": 2100, "overruns": 50, "state": ActorState.EVALUATING}, "earlier_actor": {"overruns": 0}},
+    "a person holds the arm in an evaluation": {"learner": {"data_age": 60.0}, "actor": {
+        "applied_version": 20, "state": ActorState.WAITING_FOR_PERSON}},
+    "training ended in an evaluation": {"learner": {"state": LearnerState.FINISHED}, "actor": {
+        "applied_version": 20, "state": ActorState.FINISHED}},
+    "arms wait for a slow learner": {"learner": {"data_age": 60.0}, "actor": {"state": ActorState.WAITING_FOR_BUDGET}},
+    "what an earlier life kept is sent": {
+        "actor": {"transitions_acked": 0, "transitions_unacked": 4000},
+        "earlier_actor": {"transitions_acked": 0, "transitions_unacked": 9000}},
+    "an actor compiles on another host": {"silent": "actor", "machine": machine_without("actor"), "actor": {
+        "host": "another",
+        "state": ActorState.WAITING_FOR_SPACE, "applied_version": 0}},
+    "a learner computes features": {"silent": "learner", "learner": {
+        "state": LearnerState.WAITING_FOR_DEMONSTRATIONS, "gradient_step": 0, "demo_buffer_size": 0}},
+    "a learner on another host has not spoken yet": {
+        "learners": {}, "machine": machine_without("learner"),
+        "graph": replace(wires(), nodes=dict.fromkeys(wires().nodes, NOW - 20.0))},
+    "a learner that compiles in a container of the same host name": {
+        "silent": "learner", "machine": machine_without("learner"), "learner": {"host": HOST, "compiling": True}},
+    "an arm on another host resets at first": {"machine": machine_without("arm_driver"), "learner": {
+        "gradient_step": 0, "state": LearnerState.FILLING, "data_age": -1.0}, "actor": {
+        "state": ActorState.WAITING_FOR_ARM, "observation_age": 12.0, "env_steps": 0}},
+    "critics that value entropy": {"learner": {
+        "q_mean": 65.0, "temperature": 0.8, "entropy": 1.0, "reward_seen": 1.0}},
     "an actor is starting": {"silent": "actor", "machine": process("actor", age=5.0)},
     "a node is starting": {"graph": wires(without="actor"), "actors": {}, "machine": process("actor", age=5.0)},
     "another run is elsewhere": {"machine": replace(MACHINE, processes=(
@@ -214,8 +277,6 @@ HARMLESS = {
     "a process that cannot be seen, but speaks": {"machine": machine_without("learner")},
     "a node that has just been found": {"actors": {}, "machine": machine_without("actor"),
                                         "graph": replace(wires(), nodes={**wires().nodes, "/actor": NOW - 1.2})},
-    "an actor with an arm of its own elsewhere": {"graph": replace(
-        wires(), nodes={**wires().nodes, "/right/actor": 0.0}, endpoints=(*wires().endpoints, *RIGHT_ACTOR))},
     "demonstrations are on their way": {
         "learner": {"state": LearnerState.WAITING_FOR_DEMONSTRATIONS, "demo_buffer_size": 9, "gradient_step": 0,
                     "version": 1}, "earlier_learner": {"demo_buffer_size": 5}, "actor": {"applied_version": 1}},
@@ -272,6 +333,20 @@ def test_a_finding_is_short_whatever_names_strangers_give():
 def test_an_error_goes_before_a_warning_that_could_cause_it():
     found = evidence(actor={"random_steps": 1_000_000, "random_share": 1.0}, learner={"parameter_change": 0.0})
     assert [f.check.name for f in faults(diagnose(found))] == ["frozen", "random_actions"]
+
+
+def test_an_arm_that_refuses_each_action_is_an_error_and_not_late():
+    found = faults(diagnose(evidence(**FAULTS["overruns where the arm refuses each action"])))[0]
+    assert found.level is Level.ERROR
+    assert "executed none of the last 50 actions" in found.summary.en
+
+
+def test_of_several_arms_the_one_is_named():
+    lacking = replace(RIGHT, state=ActorState.WAITING_FOR_ARM, text="no observation for 9 s", observation_age=50.0)
+    found = faults(diagnose(evidence(**two_arms((lacking, 9.0, 0.0)))))[0]
+    assert found.check.name == "arm"
+    assert found.summary.en == "the actor right.actor-1 gets no observations: no observation for 9 s"
+    assert found.summary.zh.startswith("执行器 right.actor-1 ")
 
 
 def test_a_success_without_reward_is_an_error_at_once():

@@ -17,7 +17,7 @@ from evidence_world import (
 )
 
 from rlpd_ros.diagnosis.collector import Collector
-from rlpd_ros.diagnosis.evidence import Graph, LocalProcess, Machine
+from rlpd_ros.diagnosis.evidence import Endpoint, Graph, LocalProcess, Machine
 from rlpd_ros.diagnosis.local import KNOWN, kind_of, processes
 from rlpd_ros.installation import share
 from rlpd_ros.ros import middleware
@@ -32,6 +32,18 @@ def test_deaths_are_counted_for_a_minute_and_only_here():
     assert collector.evidence.restarts == {"actor": 3}
     collector.look(Graph(), Machine(domain=5, processes=(one,)), 85.0)
     assert collector.evidence.restarts == {"actor": 1, "learner": 1}
+    assert collector.evidence.slow_restarts == {"actor": 3, "learner": 1}
+    collector.look(Graph(), Machine(domain=5), 650.0)
+    assert (collector.evidence.restarts, collector.evidence.slow_restarts) == ({"actor": 1}, {"actor": 1, "learner": 1})
+
+
+def test_deaths_of_all_arms_are_counted():
+    collector = Collector(1)
+    graph = Graph(endpoints=(Endpoint("actor_status", "/right/actor", True),))
+    for i in range(3):
+        here, other = (LocalProcess(i, "actor", ns, 5, "LOCALHOST", 1.0) for ns in ("/right", "/another_run"))
+        collector.look(graph, Machine(domain=5, processes=(here, replace(other, pid=90 + i))), 10.0 * i)
+    assert collector.evidence.restarts == {"actor": 2}
 
 
 @pytest.mark.parametrize(("arguments", "kind"), [

@@ -185,6 +185,19 @@ def test_the_update_to_data_ratio_is_honest_in_lockstep() -> None:
     assert world.answer().budget == report.env_step_budget == 20 + 62 + 3
 
 
+def test_rates_do_not_count_what_came_before_the_first_step() -> None:
+    world = World(training_starts=200, steps_ahead=3, log_period=10)
+    world.feed(1, 200)
+    world.now += 100
+    for last in range(201, 212):
+        world.learner.train()
+        world.feed(last, last)
+        world.now += 0.5
+    row = next(row for table, _, row in world.rows if table == "learner")
+    assert row["utd_measured"] == pytest.approx(AGENT.utd_ratio, rel=0.2)
+    assert row["updates_per_second"] == pytest.approx(2.0, rel=0.2)
+
+
 def test_in_real_time_nobody_waits() -> None:
     world = World(REAL_TIME)
     world.feed(1, 11)

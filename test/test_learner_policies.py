@@ -107,6 +107,7 @@ def test_metrics_and_what_people_look_for() -> None:
     world = World(require_demonstrations=True, log_period=10)
     world.demonstrate(10)
     world.feed(1, 30)
+    assert world.learner.train()
     world.now += 4.0
     world.train()
     rows = [(step, row) for table, step, row in world.rows if table == "learner"]
@@ -138,11 +139,12 @@ def test_checkpoints_come_regularly_and_a_full_disk_does_not_end_training() -> N
 
 
 def test_a_resumed_run_goes_on_exactly_as_if_it_had_never_stopped(tmp_path) -> None:
-    first = World()
+    first = World(log_period=10)
     first.learner.publish()
     first.demonstrate(20)
     first.feed(1, 25)
     assert first.train() == 15
+    assert first.learner.report.demo_action_distance_first > 0
     first.now += 7
     checkpoints = CheckpointStore(tmp_path / "checkpoints")
     first.save = checkpoints.save
@@ -162,6 +164,7 @@ def test_a_resumed_run_goes_on_exactly_as_if_it_had_never_stopped(tmp_path) -> N
     assert not second.said[0].startswith("sent initial network")
     report = second.learner.status()
     assert (report.gradient_step, report.env_steps, report.online_buffer_size) == (15, 25, 25)
+    assert report.demo_action_distance_first == first.learner.report.demo_action_distance_first
     assert second.learner.wall_s == pytest.approx(7)
     second.hear("actor-2")
     assert second.answer("actor-2").env_steps == 25

@@ -164,6 +164,10 @@ class Runner:
     def _ended(self, child: _Child, status: int, now: float) -> int | None:
         name = child.process.label
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        if status < 0:  # it had no last words of its own
+            child.reader.join(1.0)
+            with contextlib.suppress(OSError), (self._logs / f"{name}.log").open("a") as log:
+                log.write(f"{name}: {how}\n")
         if status == USER_ERROR or (child.process.required and status == 0):
             child.reader.join(1.0)  # let its last words come out before anyone else's
             return status

@@ -9,11 +9,11 @@ from dataclasses import replace
 from rlpd_ros.data.demonstrations import DemonstrationManifest
 from rlpd_ros.diagnosis.evidence import (
     BURST,
+    FORGET,
     CameraSight,
     Endpoint,
     Evidence,
     Graph,
-    LocalProcess,
     Machine,
     Sample,
     Track,
@@ -22,7 +22,7 @@ from rlpd_ros.status import ActorReport, LearnerReport
 from rlpd_ros.types import EpisodeSummary, SpaceSpec
 
 MINUTE = 60.0  # s over which restarts are counted
-FORGET = 60.0  # s after which a session that is gone is of no interest any more
+TEN_MINUTES = 600.0  # s over which those are that come slowly
 LEAVING = 5.0  # s that a node may take to give up its endpoints when it ends
 IDLE = 0.04  # share of a core that a process does not need for doing nothing
 IDLE_TIME = 1.5  # s over which that is measured
@@ -78,7 +78,7 @@ class Collector:
                                       since={e.gid: before.since.get(e.gid, at) for e in graph.endpoints},
                                       leaving=frozenset(e.node for e in known.keys() - set(graph.endpoints)))
         self.evidence.machine = machine
-        self._count_deaths(machine, at)
+        self._count_deaths(graph, machine, at)
         self._find_idle(machine, at)
         if len(self.evidence.spaces) > 1 and len(graph.nodes_that_publish("space_spec")) < 2:
             self.evidence.spaces = {spec.fingerprint: spec for spec in [self.evidence.space] if spec}
@@ -105,18 +105,21 @@ class Collector:
             samples.pop()
         samples.append(sample)
 
-    def _count_deaths(self, machine: Machine, at: float) -> None:
-        """Count the processes that are gone while another of the same node is there or was there since."""
+    def _count_deaths(self, graph: Graph, machine: Machine, at: float) -> None:
+        """Count the processes, of all arms, that are gone while another of the same node is there or was there since."""
         alive: dict[str, set[int]] = {}
-        for process in self._ours(machine):
+        namespaces = {machine.namespace, *(end.namespace for end in graph.endpoints)}
+        ours = [p for p in machine.processes if p.domain == machine.domain and p.namespace in namespaces]
+        for process in ours:
             alive.setdefault(process.node, set()).add(process.pid)
         for node in alive.keys() | self._alive.keys():
             gone = self._alive.get(node, set()) - alive.get(node, set())
             self._deaths.setdefault(node, []).extend([at] * len(gone))
         self._alive = alive
         self._deaths = {node: recent for node, times in self._deaths.items()
-                        if (recent := [t for t in times if at - t < MINUTE])}
-        seen = {node: len(times) for node, times in self._deaths.items()}
+                        if (recent := [t for t in times if at - t < TEN_MINUTES])}
+        self.evidence.slow_restarts = {node: len(times) for node, times in self._deaths.items()}
+        seen = {node: count for node, times in self._deaths.items() if (count := sum(at - t < MINUTE for t in times))}
         told = self._told_restarts
         self.evidence.restarts = {node: max(seen.get(node, 0), told.get(node, 0)) for node in seen.keys() | told.keys()}
 
@@ -128,6 +131,3 @@ class Collector:
             then, cpu = earlier[-1]
             self.evidence.idle = {pid for pid in now if pid in cpu and now[pid] - cpu[pid] < IDLE * (at - then)}
 
-    @staticmethod
-    def _ours(machine: Machine) -> list[LocalProcess]:
-        return [p for p in machine.processes if (p.domain, p.namespace) == (machine.domain, machine.namespace)]

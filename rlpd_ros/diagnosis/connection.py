@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from rlpd_ros.diagnosis.evidence import ALIVE, Evidence, Graph, LocalProcess, Track, compiling
+from rlpd_ros.diagnosis.evidence import ALIVE, FORGET, Evidence, Graph, LocalProcess, Track, compiling
 from rlpd_ros.diagnosis.finding import NO_ACTOR, NO_GRAPH, Outcome, Text, check, error, of_graph, ok, unknown
 from rlpd_ros.status import HOST, ActorReport, ActorState, LearnerReport, LearnerState
+from rlpd_ros.types import session_kind
 
 MARKS = {"learner": "learner_status", "actor": "actor_status", "arm_driver": "space_spec", "demo_loader": "demo_manifest"}
 """Kind of node -> the topic by whose publisher it is known, whatever its name."""
@@ -21,7 +22,7 @@ WIRES = (
 SETTLED = 1.0  # s after which all endpoints of a node have been discovered
 STARTING = 40.0  # s that a node may take from its start until it is heard: imports, compilation
 RESETTING = 120.0  # s that an arm may take to reset, perhaps with a person's help
-COMPILING = 120.0  # s that a learner may take to compile its update
+COMPILING = 120.0  # s that a node may take to compile, or to compute features
 UNHEARD = 1.7  # s after which a node that is there must have been heard for the first time
 SILENT = 4.0  # s without a status, of which there are two a second
 
@@ -34,10 +35,32 @@ def needed(evidence: Evidence) -> list[str]:
     return ["learner", "actor", "arm_driver", *(["demo_loader"] if loader else [])]
 
 
-def missing(evidence: Evidence, graph: Graph) -> list[str]:
-    """Return the kinds of nodes that are needed and not there; one that is just starting is not missing."""
-    absent = [kind for kind in needed(evidence) if not graph.nodes_that_publish(MARKS[kind])]
-    return [kind for kind in absent if not any(p.age < STARTING for p in evidence.machine.here(kind))]
+def missing(evidence: Evidence, graph: Graph) -> list[tuple[str, str]]:
+    """Return the nodes that are needed and not there, by kind and namespace; one that is just starting is not missing.
+
+    Where one of several arms has its driver or its actor it needs both.
+    """
+    main = evidence.machine.namespace
+    absent = [(kind, main) for kind in needed(evidence) if not graph.nodes_that_publish(MARKS[kind])]
+    if not absent:
+        for namespace in sorted(_arms(evidence, graph) - {main}):
+            absent += [(kind, namespace) for kind in ("actor", "arm_driver")
+                       if namespace not in graph.publishers(MARKS[kind]) and graph.elsewhere.get(kind) != namespace]
+    return [(kind, namespace) for kind, namespace in absent
+            if not any(p.age < STARTING for p in evidence.machine.nodes(kind, namespace))]
+
+
+def _arms(evidence: Evidence, graph: Graph) -> set[str]:
+    """Return the namespaces of the arms: of what is connected, and of what is below and has no learner of its own.
+
+    Nobody who comes after an arm's actor has died finds more than its driver.
+    """
+    main = evidence.machine.namespace
+    connected = {end.namespace for end in graph.endpoints if end.topic in (MARKS["actor"], MARKS["arm_driver"])
+                 and end.publishes}
+    lost = {namespace for kind, namespace in graph.elsewhere.items() if kind in ("actor", "arm_driver")
+            and namespace != graph.elsewhere.get("learner") and namespace.startswith(f"{main.rstrip('/')}/")}
+    return connected | lost
 
 
 @check("domain", Text("Same domain and discovery range", "相同的域与发现范围"),
@@ -50,7 +73,7 @@ def domain(evidence: Evidence, graph: Graph) -> Outcome:
     machine = evidence.machine
     present = {kind for kind in MARKS if graph.nodes_that_publish(MARKS[kind])}
     for kind in needed(evidence):
-        if kind in present:
+        if kind in present or _was_heard(evidence, kind):  # then it has been where the others are
             continue
         here = f"domain {machine.domain}, namespace {machine.namespace}"
         zh_here = f"域 {machine.domain}、命名空间 {machine.namespace}"
@@ -75,6 +98,12 @@ def domain(evidence: Evidence, graph: Graph) -> Outcome:
                          namespace=graph.elsewhere[kind])
     return ok(f"domain {machine.domain}, namespace {machine.namespace}", f"域 {machine.domain}，命名空间 {machine.namespace}",
               domain=machine.domain)
+
+
+def _was_heard(evidence: Evidence, kind: str) -> bool:
+    actors = [track.last for track in evidence.actor_tracks]
+    return bool(actors) if kind == "actor" else kind == "learner" and (
+        evidence.learner is not None or any(actor.applied_version for actor in actors))
 
 
 def _partners(evidence: Evidence, process: LocalProcess) -> set[str]:
@@ -138,25 +167,27 @@ def connections(evidence: Evidence, graph: Graph) -> Outcome:
 
 @check("restarts", Text("Nodes stay alive", "节点保持运行"),
        Text("A node dies and is started again and again", "某个节点反复崩溃重启"),
-       Text("Read the last lines of logs/<node>.log in the run directory: it ends with the exception. Correct that, or "
-            "report it.",
-            "查看运行目录中 logs/<节点>.log 的最后几行：结尾就是异常信息。修正它，或提交问题报告。"))
+       Text("Read the last lines of logs/<node>.log in the run directory (ros2 launch: ~/.ros/log/latest/launch.log): it ends with "
+            "the exception. Correct that, or report it.",
+            "查看运行目录中 logs/<节点>.log（ros2 launch：~/.ros/log/latest/launch.log）的最后几行：结尾就是异常信息。修正它，或提交问题报告。"))
 def restarts(evidence: Evidence) -> Outcome:
     if not evidence.live:
         return NO_GRAPH
-    often = {node: count for node, count in evidence.restarts.items() if count >= 2}
-    if often:
-        node, count = max(often.items(), key=lambda item: item[1])
-        return error(f"the {node} died and was started again {count} times within the last minute",
-                     f"{node} 在最近一分钟内崩溃并重启了 {count} 次", **evidence.restarts)
+    for often, restarts, within, zh_within in ((2, evidence.restarts, "minute", "一分钟"),
+                                               (5, evidence.slow_restarts, "ten minutes", "十分钟")):
+        node, count = max(restarts.items(), key=lambda item: item[1], default=("", 0))
+        if count >= often:
+            return error(f"the {node} died and was started again {count} times within the last {within}",
+                         f"{node} 在最近{zh_within}内崩溃并重启了 {count} 次", **restarts)
     return ok("no node restarts again and again", "没有节点反复重启", **evidence.restarts)
 
 
 @check("nodes", Text("All nodes there", "所有节点都在"),
        Text("The arm holds still, or the learner stands still, and nothing happens", "机械臂静止或学习器停住，什么都不发生"),
        Text("Start the missing node (rlpd train and the launch file start all); if it ended, its last lines in "
-            "logs/<node>.log say why.",
-            "启动缺少的节点（rlpd train 和 launch 文件会启动全部节点）；若它已退出，logs/<节点>.log 的最后几行说明原因。"))
+            "logs/<node>.log say why (ros2 launch: ~/.ros/log/latest/launch.log).",
+            "启动缺少的节点（rlpd train 和 launch 文件会启动全部节点）；若它已退出，logs/<节点>.log（ros2 launch：~/.ros/log/latest/launch.log）"
+            "的最后几行说明原因。"))
 def nodes(evidence: Evidence) -> Outcome:
     if evidence.errors:
         node, line = next(iter(evidence.errors.items()))
@@ -170,31 +201,47 @@ def _present(evidence: Evidence, graph: Graph) -> Outcome:
         return ok("training is over", "训练已结束")
     absent = missing(evidence, graph) + dead(evidence)
     if absent:
-        en, zh = _was_there(evidence, absent[0])
-        return error(f"no {absent[0]} in the graph: {en}", f"图中没有 {absent[0]}：{zh}", missing=", ".join(absent))
+        kind, namespace = absent[0]
+        en, zh = _was_there(evidence, kind, namespace)
+        where, zh_where = ("the graph", "图") if namespace == evidence.machine.namespace else (
+            f"namespace {namespace}", f"命名空间 {namespace} ")
+        return error(f"no {kind} in {where}: {en}", f"{zh_where}中没有 {kind}：{zh}",
+                     missing=", ".join(kind for kind, _ in absent))
     return ok(f"{', '.join(needed(evidence))}: there or starting", f"{'、'.join(needed(evidence))}：都在或正在启动")
 
 
-def dead(evidence: Evidence) -> list[str]:
-    """Return the kinds of nodes whose process on this machine is gone while the graph still shows them."""
-    gone = []
-    tracks = {"learner": evidence.learner_track, "actor": next(iter(evidence.actor_tracks), None)}
-    for kind, track in tracks.items():
-        ours = track is not None and track.last.host == HOST and evidence.machine.processes
-        if ours and track is not None and track.silence(evidence.now) > ALIVE and not [
-                p for p in evidence.machine.processes if p.node == kind]:
-            gone.append(kind)
+def dead(evidence: Evidence) -> list[tuple[str, str]]:
+    """Return the nodes, by kind and namespace, whose process on this machine is gone while the graph may still show them."""
+    machine, gone = evidence.machine, []
+    tracks: list[tuple[str, str, Track[LearnerReport] | Track[ActorReport]]] = [
+        ("actor", _namespace_of(track.last), track) for track in evidence.newest_actors]
+    if evidence.learner_track is not None:
+        tracks.insert(0, ("learner", machine.namespace, evidence.learner_track))
+    for kind, namespace, track in tracks:
+        silence = track.silence(evidence.now)
+        ours = track.last.host == HOST and machine.processes
+        # of a container that shares the host's name the processes are not seen here
+        silent_for_a_reason = isinstance(track.last, LearnerReport) and compiling(track.last) and silence < COMPILING
+        if ours and ALIVE < silence < FORGET and not silent_for_a_reason and not machine.nodes(kind, namespace):
+            gone.append((kind, namespace))
     return gone
 
 
-def _was_there(evidence: Evidence, kind: str) -> tuple[str, str]:
+def _namespace_of(actor: ActorReport) -> str:
+    """Return the namespace of an actor's node, of which its session is named (see ``session_kind``)."""
+    return "/" + "/".join(actor.session.rpartition("-")[0].split(".")[:-1])
+
+
+def _was_there(evidence: Evidence, kind: str, namespace: str) -> tuple[str, str]:
     actor = next((track.last for track in evidence.actor_tracks), None)
     if kind == "learner" and actor is not None and actor.applied_version:
         return (f"it has died since it sent version {actor.applied_version}, {actor.policy_age:.0f} s ago",
                 f"它在 {actor.policy_age:.0f} 秒前发出版本 {actor.applied_version} 之后退出了")
     learner = evidence.learner
-    if kind == "actor" and learner is not None and learner.env_steps:
-        return (f"it has died after {learner.env_steps} environment steps", f"它在 {learner.env_steps} 个环境步之后退出了")
+    lives = [track.last for track in evidence.newest_actors if _namespace_of(track.last) == namespace]
+    steps = lives[0].env_steps if lives else learner.env_steps if learner and namespace == evidence.machine.namespace else 0
+    if kind == "actor" and steps:
+        return (f"it has died after {steps} environment steps", f"它在 {steps} 个环境步之后退出了")
     return "it was not started, or runs where it cannot be discovered", "它没有启动，或在无法被发现的地方运行"
 
 
@@ -206,7 +253,9 @@ def _was_there(evidence: Evidence, kind: str) -> tuple[str, str]:
             "该节点的某个回调被阻塞（驱动、调试器、管道已满）：用 `py-spy dump --pid PID` 查看位置，然后重启它。"))
 @of_graph
 def blocked(evidence: Evidence, graph: Graph) -> Outcome:
-    stopped = [p for p in evidence.machine.processes if p.stopped and p in evidence.machine.here(p.node)]
+    namespaces = {evidence.machine.namespace, *_arms(evidence, graph)}
+    stopped = [p for p in evidence.machine.processes if p.stopped and p.domain == evidence.machine.domain
+               and p.namespace in namespaces]
     if stopped:
         return error(f"the {stopped[0].node} (process {stopped[0].pid}) is stopped by a signal or a debugger",
                      f"{stopped[0].node}（进程 {stopped[0].pid}）被信号或调试器暂停", pid=stopped[0].pid)
@@ -214,32 +263,38 @@ def blocked(evidence: Evidence, graph: Graph) -> Outcome:
         return ok("training is over", "训练已结束")
     gone = dead(evidence)  # the graph does not know it yet
     for kind in ("actor", "learner"):
-        silence = _silence(evidence, graph, kind)
-        if silence > SILENT and kind not in gone:
-            return error(f"the {kind} is in the graph but has said nothing for {silence:.1f} s, of two statuses a second: "
-                         "its loop is blocked",
-                         f"{kind} 在图中，但已 {silence:.1f} 秒没有状态（正常每秒两次）：它的循环被阻塞", silence=silence)
+        for namespace, ends in graph.publishers(MARKS[kind]).items():
+            seen = max(graph.nodes.get(end.node, evidence.now) for end in ends)
+            tracks = [evidence.learner_track] if kind == "learner" else [
+                track for track in evidence.newest_actors if track.last.session.rpartition("-")[0] in {
+                    session_kind(end.node) for end in ends}]
+            silence = max((_silence(evidence, kind, namespace, track, seen) for track in tracks or [None]), default=0.0)
+            if silence > SILENT and (kind, namespace) not in gone:
+                en, zh = (kind, kind) if namespace == evidence.machine.namespace else (
+                    f"{kind} in namespace {namespace}", f"命名空间 {namespace} 中的 {kind} ")
+                return error(f"the {en} is in the graph but has said nothing for {silence:.1f} s, of two statuses a second: "
+                             "its loop is blocked",
+                             f"{zh} 在图中，但已 {silence:.1f} 秒没有状态（正常每秒两次）：它的循环被阻塞", silence=silence)
     return ok("actor and learner answer", "执行器与学习器都有响应")
 
 
-def _silence(evidence: Evidence, graph: Graph, kind: str) -> float:
-    """Return for how long a kind of node that is there has been silent without a good reason, in s."""
-    seen = [graph.nodes[node] for node in graph.nodes_that_publish(MARKS[kind]) if node in graph.nodes]
-    if not seen:
-        return 0.0
-    ours = evidence.machine.here(kind)
+def _silence(evidence: Evidence, kind: str, namespace: str, track: Track | None, seen: float) -> float:
+    """Return for how long a node that is in the graph since ``seen`` has been silent without a good reason, in s."""
+    ours = evidence.machine.nodes(kind, namespace)
     busy = not ours or any(p.pid not in evidence.idle for p in ours)  # it may be compiling
-    starting = busy and any(p.age < STARTING for p in ours)
-    track = evidence.learner_track if kind == "learner" else next(iter(evidence.actor_tracks), None)
+    there = evidence.now - seen
+    starting = busy and (any(p.age < STARTING for p in ours) if ours else there < STARTING)
     if track is None:
-        return 0.0 if starting or evidence.now - max(seen) < UNHEARD else SILENT + evidence.now - max(seen)
-    silence = track.silence(evidence.now)
-    if kind == "learner":
-        learner = evidence.learner
-        at_rest = learner is not None and (
-            (compiling(learner) and busy) or learner.state in (LearnerState.FINISHED, LearnerState.FAILED))
-        return 0.0 if at_rest and silence < COMPILING else silence
-    return 0.0 if starting else silence
+        return 0.0 if starting or there < UNHEARD else SILENT + there
+    silence, last = track.silence(evidence.now), track.last
+    if isinstance(last, LearnerReport):
+        computes = compiling(last) or last.state in (
+            LearnerState.WAITING_FOR_SPACE, LearnerState.WAITING_FOR_DEMONSTRATIONS, LearnerState.FILLING)
+        at_rest = (computes and busy) or last.state in (LearnerState.FINISHED, LearnerState.FAILED)
+    else:
+        at_rest = busy and last.state == ActorState.WAITING_FOR_SPACE
+    starting = starting and bool(ours) and kind == "actor"
+    return 0.0 if starting or (at_rest and silence < COMPILING) else silence
 
 
 @check("arm", Text("The arm answers", "机械臂有响应"),
@@ -251,9 +306,10 @@ def arm(evidence: Evidence) -> Outcome:
     tracks = evidence.actor_tracks
     for track in tracks:
         before = track.since(evidence.now - 2.5)
-        if evidence.live and _lacks_arm(track.last) and _lacks_arm(before) and track.span() >= 2.0 and not _may_take_long(
-                evidence, track):
-            return error(f"the actor gets no observations: {track.last.text}", f"执行器收不到观测：{track.last.text}")
+        speaks = evidence.live and track.span() >= 2.0 and evidence.now - track.heard_at < ALIVE
+        if speaks and _lacks_arm(track.last) and _lacks_arm(before) and not _may_take_long(evidence, track):
+            en, zh = evidence.name_of(track.last)
+            return error(f"{en} gets no observations: {track.last.text}", f"{zh}收不到观测：{track.last.text}")
     return ok("the actor gets observations", "执行器收到观测") if tracks else NO_ACTOR
 
 
@@ -267,8 +323,10 @@ def _may_take_long(evidence: Evidence, track: Track[ActorReport]) -> bool:
     silence = actor.observation_age + evidence.now - track.heard_at
     if actor.resetting:
         return silence < RESETTING
-    unseen = [p for p in machine.processes if (p.node, p.domain) == ("arm_driver", machine.domain)
-              and (p.age < silence or not actor.env_steps)]  # a driver begins with a reset
+    drivers = [p for p in machine.processes if (p.node, p.domain) == ("arm_driver", machine.domain)]
+    unseen = [p for p in drivers if p.age < silence or not actor.env_steps]  # a driver begins with a reset
+    if not drivers and not actor.env_steps and actor.state == ActorState.WAITING_FOR_ARM:  # it is elsewhere
+        return silence < RESETTING
     return any(p.age < RESETTING for p in unseen) or (
         not actor.env_steps and any(p.age < STARTING for p in machine.here("actor")))
 

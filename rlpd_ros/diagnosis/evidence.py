@@ -18,6 +18,7 @@ Report = TypeVar("Report", ActorReport, LearnerReport)
 
 KEPT = 80  # samples of one session: 40 s at the usual rate
 BURST = 0.1  # s between messages that were kept for whom comes late, or held up
+FORGET = 60.0  # s after which a session that is gone is of no interest any more
 ALIVE = 3.0  # s of silence after which a session is not counted as living
 PATIENCE = 5000  # environment steps that learning may take before its lack of success counts as a fault
 
@@ -60,9 +61,10 @@ class Track(Generic[Report]):
         return self.samples[-1].at - self.samples[0].at
 
     def silence(self, now: float) -> float:
-        """Return the s since the last status. What came all at once was perhaps latched: then its own stamp counts."""
+        """Return the s since the last status. What came all at once was perhaps latched: then its own stamp counts,
+        if it is by this machine's clock."""
         silence = now - self.heard_at
-        if self.span() < BURST:
+        if self.span() < BURST and self.last.host == HOST:
             silence = max(silence, now - self.samples[-1].stamp)
         return silence
 
@@ -186,6 +188,7 @@ class Evidence:
     graph: Graph | None = None
     machine: Machine = field(default_factory=Machine)
     restarts: dict[str, int] = field(default_factory=dict)  # node -> new processes of it within the last minute
+    slow_restarts: dict[str, int] = field(default_factory=dict)  # within the last ten minutes
     idle: set[int] = field(default_factory=set)  # local processes that have not computed for a while
     errors: dict[str, str] = field(default_factory=dict)  # node -> the line with which it ended, from its log
     patience: int = PATIENCE
@@ -206,6 +209,19 @@ class Evidence:
         tracks = sorted(self.actors.values(), key=lambda track: track.heard_at, reverse=True)
         living = [track for track in tracks if self.now - track.heard_at < ALIVE or not self.live]
         return living or tracks[:1]
+
+    @property
+    def newest_actors(self) -> list[Track[ActorReport]]:
+        """Return what the newest life of each actor said that was heard lately, whether it lives or not."""
+        newest: dict[str, Track[ActorReport]] = {}
+        for session, track in sorted(self.actors.items(), key=lambda item: item[1].heard_at):
+            newest[session.rpartition("-")[0]] = track
+        return [track for track in newest.values() if self.now - track.heard_at < FORGET]
+
+    def name_of(self, actor: ActorReport) -> tuple[str, str]:
+        """Return what to call an actor: of several arms it has its session as well."""
+        several = len({session.rpartition("-")[0] for session in self.actors}) > 1
+        return (f"the actor {actor.session}", f"执行器 {actor.session} ") if several else ("the actor", "执行器")
 
     @property
     def pausing(self) -> bool:

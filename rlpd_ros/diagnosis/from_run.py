@@ -36,8 +36,10 @@ def evidence_of_run(path: Path, patience: int) -> Evidence:
     """Read what a run left behind. Raises DataError if it is no run; what is missing in it is left out."""
     run = RunDirectory.open(path)
     evidence = Evidence(live=False, patience=patience, machine=Machine(disk_free=shutil.disk_usage(run.path).free))
-    logs = {node: _tail(run.logs / f"{node}.log") for node in NODES}
-    evidence.errors = {node: line for node in NODES if (line := _last_words(node, logs[node]))}
+    logs = {path.stem: _tail(path) for path in sorted(run.logs.glob("*.log")) if _kind(path.stem) in NODES}
+    by_kind = {kind: [line for node, log in logs.items() if _kind(node) == kind for line in log] for kind in NODES}
+    in_order = sorted(logs, key=lambda node: NODES.index(_kind(node)))
+    evidence.errors = {node: line for node in in_order if (line := _last_words(node, logs[node]))}
     parameters = _parameters(run)
     policies, episodes, learned = (_table(run, name) for name in ("policies", "episodes", "learner"))
     if not (policies or episodes or learned or evidence.errors):
@@ -45,9 +47,9 @@ def evidence_of_run(path: Path, patience: int) -> Evidence:
     learner = _learner(parameters, learned, policies, episodes)
     if run.summary.exists():
         learner.state = LearnerState.FINISHED
-    _read_learner_log(learner, logs["learner"])
+    _read_learner_log(learner, by_kind["learner"])
     learner.demo_error = evidence.errors.get("demo_loader", "")
-    actor = _actor(parameters, policies, episodes, logs["actor"])
+    actor = _actor(parameters, policies, episodes, by_kind["actor"])
     _add(evidence.learners, learner)
     if episodes or policies:
         _add(evidence.actors, actor)
@@ -89,6 +91,8 @@ def _actor(parameters: Mapping[str, Any], policies: Columns, episodes: Columns, 
     report.applied_version = max(report.applied_version, int(_highest(episodes, "policy_version")))
     if episodes:
         training = episodes["evaluation"] != 1
+        if not training[-1:].all():
+            report.state = ActorState.EVALUATING
         steps = episodes["steps"][training]
         recent = np.cumsum(steps[::-1])[::-1] <= RECENT
         total = float(np.nansum(steps[recent]))
@@ -182,6 +186,11 @@ def _tail(path: Path) -> list[str]:
             return file.read().decode(errors="replace").splitlines()
     except OSError:
         return []
+
+
+def _kind(node: str) -> str:
+    """Return the kind of a node by the name of its log: that of /right/actor is right.actor."""
+    return node.rpartition(".")[2]
 
 
 def _last_words(node: str, log: list[str]) -> str:

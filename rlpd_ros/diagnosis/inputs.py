@@ -80,7 +80,7 @@ def _stored(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
     before = track.since(evidence.now - LOADING)
     stuck = (before.demo_buffer_size, before.state, before.text) == (
         learner.demo_buffer_size, learner.state, learner.text)  # the text counts what is done with what is here
-    if stuck and track.span() >= 2.0 and learner.demo_expected:
+    if stuck and track.span() >= 2.0 and evidence.now - track.heard_at < ALIVE and learner.demo_expected:
         return error(f"the loader counts {learner.demo_expected} transitions, the learner stored {learner.demo_buffer_size}: "
                      f"{learner.text}",
                      f"加载节点计数 {learner.demo_expected} 条，学习器保存 {learner.demo_buffer_size} 条：{learner.text}",

@@ -79,7 +79,8 @@ def q_values(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
     most = max(abs(reward) for reward in rewards)
     if not most or not 0 < learner.discount < 1 or not learner.gradient_step:
         return unknown("no reward to compare with", "没有可比较的奖励")
-    limit = most / (1.0 - learner.discount)
+    bonus = learner.temperature * abs(learner.entropy)  # of each step, with backup_entropy
+    limit = (most + bonus) / (1.0 - learner.discount)
     q_mean = max((sample.report.q_mean for sample in track.samples), key=abs)  # it may swing
     if abs(q_mean) > DIVERGED * limit:
         return error(f"the mean Q value is {q_mean:.3g}, no return can exceed {limit:.3g}: the critics diverge",

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from rlpd_ros.diagnosis.evidence import ALIVE, Evidence
 from rlpd_ros.diagnosis.finding import NO_ACTOR, Outcome, Text, check, error, ok, unknown, warn
+from rlpd_ros.status import ActorState
 
 CLOCK = 1.0  # s between two clocks that do no harm
 LOW_DISK = 500 * 2**20  # bytes
 OVERRUNS = 0.2  # share of late answers: each costs a step of time, and no more
+RECENT = 10.0  # s that an actor is judged by
 FEW = 20  # steps that a share is not judged by
 
 
@@ -24,8 +26,10 @@ def disk(evidence: Evidence) -> Outcome:
     if learner is not None and learner.store_error:
         return error(f"the learner cannot store transitions: {learner.store_error}", f"学习器无法保存转移数据：{learner.store_error}",
                      disk_free=-1 if free is None else free)
-    for report in (track.last for track in evidence.actor_tracks):
-        if report.spool_error or report.transitions_lost:
+    for track in evidence.actor_tracks if _learner_lives(evidence) else ():  # without it they have nowhere to go
+        report, before = track.last, track.since(evidence.now - RECENT)
+        loses = report.transitions_lost > before.transitions_lost or (report.transitions_lost and not evidence.live)
+        if report.spool_error or loses:
             why = report.spool_error or "its memory is full, and it has no spool"
             return error(f"the actor on {report.host} cannot keep transitions until the learner has them ({report.transitions_lost} "
                          f"lost): {why}",
@@ -37,6 +41,11 @@ def disk(evidence: Evidence) -> Outcome:
         return warn(f"only {free / 2**20:.0f} MiB are free where the run is stored", f"运行目录所在磁盘只剩 {free / 2**20:.0f} MiB",
                     disk_free=free)
     return ok(f"{free / 2**30:.1f} GiB free", f"剩余 {free / 2**30:.1f} GiB", disk_free=free)
+
+
+def _learner_lives(evidence: Evidence) -> bool:
+    track = evidence.learner_track
+    return not evidence.live or (track is not None and track.silence(evidence.now) < ALIVE)
 
 
 @check("clock", Text("Clocks agree", "时钟一致"),
@@ -82,16 +91,25 @@ def buffers(evidence: Evidence) -> Outcome:
 
 @check("overruns", Text("Control keeps its rate", "控制周期达标"),
        Text("The arm stutters: it holds still where an action came too late", "机械臂一顿一顿：动作来得太晚时它会停住"),
-       Text("Lower control_rate, or move the learner to another machine (nodes:=...), or give the actor its own core "
-            "(taskset).",
-            "降低 control_rate，或把学习器放到另一台机器（nodes:=...），或给执行器单独的核心（taskset）。"))
+       Text("Where none is executed, see the arm driver's output: it says why it refuses them. Else lower control_rate, or move the "
+            "learner to another machine (nodes:=...), or give the actor its own core (taskset).",
+            "若一个都没有执行，请看机械臂驱动的输出：其中说明拒绝的原因。否则降低 control_rate，或把学习器放到另一台机器（nodes:=...），"
+            "或给执行器单独的核心（taskset）。"))
 def overruns(evidence: Evidence) -> Outcome:
     if not evidence.actor_tracks:
         return NO_ACTOR
     share, late, steps = 0.0, 0, 0
     for track in evidence.actor_tracks:
-        now, before = track.last, track.since(evidence.now - 10.0)
+        now, before = track.last, track.since(evidence.now - RECENT)
+        if ActorState.EVALUATING in (now.state, before.state):
+            continue  # its steps are not counted
         late, steps = now.overruns - before.overruns, now.env_steps - before.env_steps
+        en, zh = evidence.name_of(now)
+        if late >= FEW and not steps:
+            return error(f"the arm has executed none of the last {late} actions of {en}: its driver refuses them, or each comes too "
+                         f"late (it takes {now.inference_ms:.1f} ms)",
+                         f"{zh}最近的 {late} 个动作机械臂一个都没有执行：驱动拒绝了它们，或每个都来得太晚（计算需 {now.inference_ms:.1f} ms）",
+                         overruns=late, steps=0, inference_ms=now.inference_ms)
         share = late / max(1, late + steps)
         if late + steps >= FEW and share > OVERRUNS:
             return warn(f"{late} of the last {late + steps} control steps were answered too late ({share:.0%}); an action takes "

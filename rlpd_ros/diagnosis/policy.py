@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from rlpd_ros.diagnosis.evidence import ALIVE, Evidence, Track
 from rlpd_ros.diagnosis.finding import NO_ACTOR, Check, Outcome, Text, check, error, of_learner, ok, warn
-from rlpd_ros.status import ActorReport, ActorState, LearnerReport
+from rlpd_ros.status import ActorReport, ActorState, LearnerReport, LearnerState
+
+KEEPS_ITS_VERSION = (ActorState.EVALUATING, ActorState.WAITING_FOR_PERSON, ActorState.WAITING_FOR_SPACE)
+"""What an actor does, perhaps in the middle of an evaluation, without taking new policies."""
 
 DELIVERY = 2.0  # s in which a published policy must have been applied
 RANDOM_LONG = 10_000  # random steps that nobody waits for
@@ -22,9 +25,10 @@ def _refusal(name: str, mark: str, title: Text, symptom: Text, remedy: Text) -> 
         for track in evidence.actor_tracks:
             if kind_of(track.last) == mark:
                 actor = track.last
-                return error(f"the actor refuses version {actor.refused_version}, acts on {actor.applied_version or 'none'}: "
+                en, zh = evidence.name_of(actor)
+                return error(f"{en} refuses version {actor.refused_version}, acts on {actor.applied_version or 'none'}: "
                              f"{actor.refusal}",
-                             f"执行器拒绝版本 {actor.refused_version}，当前使用 {actor.applied_version or '无'}：{actor.refusal}",
+                             f"{zh}拒绝版本 {actor.refused_version}，当前使用 {actor.applied_version or '无'}：{actor.refusal}",
                              refused=actor.refused_version, applied=actor.applied_version)
         return ok("no policy refused", "没有策略被拒绝") if evidence.actor_tracks else NO_ACTOR
 
@@ -67,6 +71,8 @@ refused = _refusal(
 def policy_lag(evidence: Evidence, learner: Track[LearnerReport]) -> Outcome:
     if not evidence.actor_tracks:
         return NO_ACTOR
+    if learner.last.state == LearnerState.FINISHED:
+        return ok("training is over", "训练已结束")
     lag = 0
     for track in evidence.actor_tracks:
         actor = track.last
@@ -74,14 +80,15 @@ def policy_lag(evidence: Evidence, learner: Track[LearnerReport]) -> Outcome:
         if not evidence.live:  # the tables do not hold every application
             due = learner.last.version - max(20, learner.last.version // 5) if actor.applied_version else learner.last.version - 2
         lag = max(lag, learner.last.version - actor.applied_version)
-        if actor.state == ActorState.EVALUATING or due <= actor.applied_version or (
+        if actor.state in KEEPS_ITS_VERSION or due <= actor.applied_version or (
                 track.span() < DELIVERY and evidence.live and evidence.now - track.heard_at < ALIVE):
             continue
         never = not actor.applied_version
+        who, zh_who = evidence.name_of(actor)
         en = "has applied none" if never else f"acts on version {actor.applied_version}"
         zh = "从未使用过任何策略" if never else f"仍在使用版本 {actor.applied_version}"
-        return error(f"the learner is at version {learner.last.version}, the actor {en}: {lag} behind, "
-                     f"{actor.policy_age:.0f} s old", f"学习器已到版本 {learner.last.version}，执行器{zh}：落后 {lag} 个版本，"
+        return error(f"the learner is at version {learner.last.version}, {who} {en}: {lag} behind, "
+                     f"{actor.policy_age:.0f} s old", f"学习器已到版本 {learner.last.version}，{zh_who}{zh}：落后 {lag} 个版本，"
                      f"已有 {actor.policy_age:.0f} 秒",
                      published=learner.last.version, applied=actor.applied_version, lag=lag, policy_age=actor.policy_age)
     return ok(f"learner at version {learner.last.version}, {lag} ahead of the actor",

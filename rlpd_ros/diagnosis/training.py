@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from rlpd_ros.diagnosis.evidence import ALIVE, Evidence, Track, compiling
 from rlpd_ros.diagnosis.finding import NO_ACTOR, Outcome, Text, check, error, of_learner, ok, unknown, warn
-from rlpd_ros.status import ActorReport, LearnerReport, LearnerState
+from rlpd_ros.status import ActorReport, ActorState, LearnerReport, LearnerState
 
 WINDOW = 2.5  # s over which transitions must make their way
 LONG = 3600.0  # s of filling that nobody waits for
 STALE = 10.0  # s without new data while the learner trains
+FORGOTTEN = 600.0  # s after which a person has perhaps forgotten that the arm waits
 RATIO = 4.0  # between the measured and the set update-to-data ratio
 FRESH = 2.0  # s within which a status is new
 REJECTED = 0.5  # share of new transitions that are refused
@@ -74,7 +75,8 @@ def transitions(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
                 f"{numbers['rejected']}, acknowledged {now.transitions_acked}")
         zh_told = (f"发送 {now.transitions_sent}，收到 {numbers['received']}，保存 {numbers['stored']}，拒绝 {numbers['rejected']}，"
                   f"确认 {now.transitions_acked}")
-        if before.transitions_unacked and now.transitions_unacked and now.transitions_acked <= before.transitions_acked:
+        waits = before.transitions_unacked and now.transitions_unacked >= before.transitions_unacked  # of earlier lives too
+        if waits and now.transitions_acked <= before.transitions_acked:
             return error(f"nothing acknowledged for {WINDOW:.0f} s: {told}", f"{WINDOW:.0f} 秒内没有任何确认：{zh_told}",
                          sent=now.transitions_sent, acknowledged=now.transitions_acked, **numbers)
         steps = now.env_steps - before.env_steps
@@ -103,15 +105,22 @@ def _watched(evidence: Evidence, learner: Track[LearnerReport], actor: Track[Act
 
 @check("stale_data", Text("Training on new data", "训练数据是新的"),
        Text("The learner's step rises, but on old data only", "学习器步数在增长，但只用旧数据"),
-       Text("See what the actor waits for (actor_status.text): a person, the arm, the learner's budget?",
-            "查看执行器在等什么（actor_status.text）：人、机械臂，还是学习器的步数配额？"))
+       Text("See what the actor waits for (actor_status.text): a person, who goes on with the key or button that stopped it, or the "
+            "arm?",
+            "查看执行器在等什么（actor_status.text）：是等人（用停止它的键或按钮继续），还是等机械臂？"))
 @of_learner
 def stale_data(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
     learner, before = track.last, track.since(evidence.now - WINDOW)
     rising = learner.gradient_step > before.gradient_step
     lockstep = evidence.space is not None and evidence.space.lockstep
     behind = learner.env_steps > learner.gradient_step + learner.training_starts  # so that the actor has to wait for it
-    if evidence.live and rising and not (lockstep and behind) and learner.data_age > STALE and not evidence.pausing:
+    doing = {track.last.state for track in evidence.actor_tracks}
+    person = evidence.live and doing == {ActorState.WAITING_FOR_PERSON}
+    if person and learner.data_age > FORGOTTEN:
+        return warn(f"a person has held the arm still for {learner.data_age / 60:.0f} min: nothing is learned meanwhile",
+                    f"机械臂已被人停住 {learner.data_age / 60:.0f} 分钟，期间没有学习", data_age=learner.data_age)
+    waits = person or (lockstep and behind) or doing == {ActorState.WAITING_FOR_BUDGET} or evidence.pausing
+    if evidence.live and rising and not waits and learner.data_age > STALE:
         return warn(f"no new transition for {learner.data_age:.0f} s while the learner went from step {before.gradient_step} to "
                     f"{learner.gradient_step}",
                     f"{learner.data_age:.0f} 秒没有新的转移，学习器却从第 {before.gradient_step} 步走到第 {learner.gradient_step} 步",

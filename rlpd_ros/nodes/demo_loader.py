@@ -41,11 +41,11 @@ class DemoLoaderNode(Node):
             demonstrations = bags.read_demonstrations(config.demo_path, successful_only=config.successful_only)
         except DataError as error:
             failure = error
+        self._transitions = qos.publisher(self, qos.DEMO_TRANSITIONS)
         self._manifest_publisher = qos.publisher(self, qos.DEMO_MANIFEST)  # not before: who sees it expects a manifest
         if failure is not None:
             self._fail(failure)
             return
-        self._transitions = qos.publisher(self, qos.DEMO_TRANSITIONS)
         self._spec = demonstrations.spec
         self._manifest = demonstrations.manifest
         for record in demonstrations.records:

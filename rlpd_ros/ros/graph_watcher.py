@@ -27,6 +27,7 @@ HEARD = (qos.LEARNER_STATUS, qos.ACTOR_STATUS, qos.SPACE_SPEC, qos.DEMO_MANIFEST
 TOPICS = tuple(dict.fromkeys([topic for topic, _, _ in WIRES] + list(MARKS.values())))
 ARM_TOPICS = (qos.SPACE_SPEC.name, qos.OBSERVATION.name, qos.ACTION.name)  # in the namespace of each arm
 ENOUGH = 2.2  # s
+MAX_ARMS = 50  # bounds what strangers can make it look for
 COUNT = re.compile("[0-9]{1,6}")
 RESTARTS = "restarts"  # the status by which a monitor tells how often it saw nodes die
 
@@ -45,6 +46,7 @@ class GraphWatcher:
         for topic, callback in zip(HEARD, callbacks, strict=True):
             qos.subscription(node, topic, callback, self._refusals)
         self._heeds_monitor = False
+        self._seen_arms: set[str] = set()
 
     def heed_monitor(self) -> None:
         """Take what a monitor of the same namespace has seen before this process came."""
@@ -83,9 +85,12 @@ class GraphWatcher:
         return Graph({e.node: now for e in endpoints}, tuple(endpoints), self._elsewhere(arms), tuple(mismatches))
 
     def _arms(self) -> list[str]:
-        """Return the namespaces of the arms, if they have any: those of the actors that report to this one."""
+        """Return the namespaces of the arms, if they have any: those of the actors that report to this one, or did."""
         actors = self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(qos.ACTOR_STATUS.name))
-        return sorted({info.node_namespace for info in _known(actors)} - {self._node.get_namespace()})
+        for arm in {info.node_namespace for info in _known(actors)} - {self._node.get_namespace()}:
+            if len(self._seen_arms) < MAX_ARMS:
+                self._seen_arms.add(arm)
+        return sorted(self._seen_arms)
 
     def _elsewhere(self, arms: list[str]) -> dict[str, str]:
         """Return the namespaces of nodes of this package that are neither in this node's own nor arms."""

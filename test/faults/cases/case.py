@@ -10,6 +10,7 @@ from pathlib import Path
 
 from system import System
 
+from rlpd_ros.graph import SHARED
 from rlpd_ros.ros.bag_log import TransitionLog
 from rlpd_ros.ros.bags import read_demonstrations
 from rlpd_ros.status import ActorState
@@ -71,6 +72,15 @@ def with_actor(system: System, *but: str) -> None:
     """Start all but the nodes named, and wait until the actor at least lives."""
     system.start_all(*but)
     system.wait_for_actor()
+
+
+def start_second_arm(system: System) -> None:
+    """Start all, with a second arm in the namespace /right, and wait until both bring transitions."""
+    system.start_all()
+    system.start("arm_driver", node="right_arm_driver", namespace="right")
+    system.start("actor", node="right_actor", namespace="right", remaps={topic: f"/{topic}" for topic in SHARED})
+    system.wait_for_training()
+    system.wait(lambda learner, actor: actor.session.startswith("right.") and actor.transitions_acked > 10)
 
 
 def at_50_hz(system: System) -> None:

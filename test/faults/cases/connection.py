@@ -8,7 +8,7 @@ import signal
 
 from system import System
 
-from cases.case import case, stands_still, waits_for_policy, with_actor
+from cases.case import case, stands_still, start_second_arm, waits_for_policy, with_actor
 from rlpd_ros.runs import RunDirectory
 from rlpd_ros.status import ActorState
 
@@ -107,6 +107,18 @@ def actor_killed(system: System) -> None:
     system.start_all()
     system.wait_for_training()
     system.kill("actor")
+
+
+@case("nodes")
+def actor_of_a_second_arm_killed(system: System) -> None:
+    start_second_arm(system)
+    system.kill("right_actor")
+
+
+@case("blocked")
+def actor_of_a_second_arm_stopped_by_a_signal(system: System) -> None:
+    start_second_arm(system)
+    system.nodes["right_actor"].send_signal(signal.SIGSTOP)
 
 
 @case("nodes")

@@ -7,7 +7,7 @@ import signal
 
 from system import System
 
-from cases.case import REAL_TIME, acts, at_50_hz, case
+from cases.case import REAL_TIME, acts, at_50_hz, case, start_second_arm
 from rlpd_ros.status import ActorState, LearnerState
 
 
@@ -58,6 +58,11 @@ def healthy_two_actors(system: System) -> None:
     system.start("arm_driver", node="arm_driver2", remaps=second)
     system.start("actor", node="actor2", remaps=second)
     system.wait_for_training(200)
+
+
+@case(None)
+def healthy_two_arms(system: System) -> None:
+    start_second_arm(system)
 
 
 @case(None, arm_driver=REAL_TIME)
