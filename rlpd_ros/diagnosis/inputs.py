@@ -125,8 +125,10 @@ def demo_actions(evidence: Evidence) -> Outcome:
 @check("cameras", Text("Cameras see what happens", "相机看得到现场"),
        Text("The arm holds still: an image that belongs to what the arm observes is missing", "机械臂静止：缺少与机械臂状态同时的图像"),
        Text("See that the camera's driver runs and stamps its images by the same clock (`ros2 topic hz TOPIC`, chrony); correct "
-            "camera_topics or camera_crops, or raise camera_max_difference.",
-            "检查相机驱动是否运行、图像时间戳是否用同一时钟（`ros2 topic hz TOPIC`、chrony）；改正 camera_topics 或 camera_crops，或增大 camera_max_difference。"))
+            "camera_topics or camera_crops, or raise camera_max_difference. If many get lost, choose its /compressed topic, or give them "
+            "room: sysctl -w net.core.rmem_max=33554432.",
+            "检查相机驱动是否运行、图像时间戳是否用同一时钟（`ros2 topic hz TOPIC`、chrony）；改正 camera_topics 或 camera_crops，或增大 camera_max_difference。若图像大量丢失，改用 /compressed 话题，"
+            "或增大接收缓冲区：sysctl -w net.core.rmem_max=33554432。"))
 def cameras(evidence: Evidence) -> Outcome:
     recent = {name: sight for name, sight in evidence.cameras.items() if evidence.now - sight.at < ALIVE}
     for name, sight in sorted(recent.items(), key=lambda item: not item[1].blind):
