@@ -210,6 +210,11 @@ HARMLESS = {
     "two actors with an arm each": {
         "actors": heard((ACTOR, 9.0, 0.0), (replace(ACTOR, session="actor2-2"), 9.0, 0.0)),
         "graph": twice("actor", "/actor2", ("observation", "action"))},
+    "a finished policy is played": {
+        "graph": replace(wires(without="learner"), endpoints=tuple(
+            end for end in wires(without="learner").endpoints
+            if end.node != NAMES["actor"] or end.topic not in ("policy_params", "transitions_ack"))),
+        "learners": {}, "machine": machine_without("learner")},
     "another run below": {"graph": replace(wires(), elsewhere={"arm_driver": "/right", "learner": "/right"})},
     "another run beside": {"graph": replace(wires(), elsewhere={"arm_driver": "/right"}),
                            "machine": replace(MACHINE, namespace="/left", processes=tuple(

@@ -29,10 +29,21 @@ SILENT = 4.0  # s without a status, of which there are two a second
 
 def needed(evidence: Evidence) -> list[str]:
     """Return the kinds of nodes without which nothing can go on."""
+    if _plays(evidence.graph):
+        return ["actor", "arm_driver"]
     learner = evidence.learner
     waits = learner is not None and learner.state == LearnerState.WAITING_FOR_DEMONSTRATIONS
     loader = waits and learner is not None and not learner.demo_expected and not learner.demo_error
     return ["learner", "actor", "arm_driver", *(["demo_loader"] if loader else [])]
+
+
+def _plays(graph: Graph | None) -> bool:
+    """Tell whether a finished policy is played: then no actor listens for a learner."""
+    if graph is None:
+        return False
+    listen = {node for topic in ("policy_params", "transitions_ack") for node in graph.nodes_that_subscribe(topic)}
+    actors = graph.nodes_that_publish(MARKS["actor"])
+    return bool(actors) and not actors & listen
 
 
 def missing(evidence: Evidence, graph: Graph) -> list[tuple[str, str]]:
