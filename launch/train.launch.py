@@ -6,11 +6,10 @@ nodes:=learner,demo_loader,monitor`` on one, ``nodes:=arm_driver,actor`` on the 
 """
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
-from launch.substitutions import LaunchConfiguration
+from launch.actions import LogInfo, OpaqueFunction
 
 from rlpd_ros.graph import train_graph
-from rlpd_ros.launching import prepared, split, to_action
+from rlpd_ros.launching import arguments_of, declared, prepared, split, to_action
 
 ARGUMENTS = {
     "params_file": ("", "ROS parameter files, separated by commas; the last one wins"),
@@ -25,20 +24,18 @@ ARGUMENTS = {
                   "empty: all"),
     "namespace": ("", "of all nodes"),
     "arms": ("", "several arms that feed the one learner, separated by commas: a namespace for each"),
-    "log_level": ("info", "of all nodes: debug, info, warn, error"),
+    "log_level": ("info", "of all nodes"),
 }
 
 
 def generate_launch_description() -> LaunchDescription:
     """Declare the arguments; the nodes follow when their values are known."""
-    arguments = [DeclareLaunchArgument(name, default_value=default, description=text)
-                 for name, (default, text) in ARGUMENTS.items()]
-    return LaunchDescription([*arguments, OpaqueFunction(function=start)])
+    return LaunchDescription([*declared(ARGUMENTS), OpaqueFunction(function=start)])
 
 
 def start(context) -> list:
     """Prepare the run and return one action per process of the graph."""
-    values = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    values = arguments_of(context, ARGUMENTS)
     nodes, arms = split(values["nodes"]), split(values["arms"])
     run = prepared({name: values[name] for name in ("runs", "run", "resume", "preset", "seed", "namespace")},
                    "--config", *split(values["params_file"]), "--demos", *split(values["demos"]), "--nodes", *nodes,

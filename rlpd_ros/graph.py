@@ -10,11 +10,12 @@ from pathlib import Path
 from rlpd_ros.enclaves import enclave_arguments
 from rlpd_ros.errors import ConfigError
 from rlpd_ros.ros.middleware import profile
-from rlpd_ros.runs import RunDirectory
+from rlpd_ros.runs import RunDirectory, absolute
 
 RESPAWN_DELAY = 1.0  # s
 MAX_RESPAWNS = 5  # of one process within RESPAWN_WINDOW: then something is wrong that starting again does not mend
 RESPAWN_WINDOW = 60.0  # s
+SAVE_TIMEOUT = 15.0  # s from Ctrl-C to the last resort for a process that saves what it has learned
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Process:
     @property
     def label(self) -> str:
         """Return what people and log files call it: its name, after that of its arm if there are several."""
-        return ".".join(part for part in (self.arm, self.name) if part)
+        return ".".join(part for part in (self.arm.strip("/").replace("/", "."), self.name) if part)
 
     @property
     def enclave_arguments(self) -> list[str]:
@@ -55,9 +56,11 @@ def play_graph(run: str | Path, parameter_files: tuple[str, ...] = (), episodes:
                namespace: str = "") -> list[Process]:
     """Return the processes that move an arm with the policy of a finished run; ``episodes``: 0 for no end.
 
-    ``nodes`` are the names to start here (empty: both), for an arm whose driver is a node of its own.
+    ``nodes`` are the names to start here (empty: both), for an arm whose driver is a node of its own. Raises
+    ConfigError for one that is not known, and for a namespace that is none.
     """
-    policy = RunDirectory(Path(run).absolute()).policy
+    (namespace,) = namespaces_of_arms(namespace, ())
+    policy = RunDirectory(absolute(run)).policy
     actor: dict[str, object] = {"policy": str(policy), "episodes": episodes, "run": ""}
     return _chosen([Process("arm_driver", "arm_driver", namespace, {}, parameter_files),
                     Process("actor", "actor", namespace, actor, parameter_files, required=True)], nodes)
@@ -74,13 +77,14 @@ def train_graph(run: str | Path, parameter_files: tuple[str, ...] = (), demos: t
     ``run`` is the run directory, ``demos`` the bags for the demo loader ("none" as the only one: train without
     demonstrations), ``nodes`` the names to start here (empty: all; the others run on another machine). With ``arms``
     each of them has a driver and an actor in a namespace of its own below ``namespace``; the learner takes the space
-    from the first.
+    from the first. Raises ConfigError if there is something wrong with nodes, namespace or arms.
     """
+    namespaces = namespaces_of_arms(namespace, arms)
     files = tuple(str(path) for path in parameter_files)
     without_demos = demos == ("none",)
     above = f"/{namespace.strip('/')}".rstrip("/")
     shared = {topic: f"{above}/{topic}" for topic in SHARED} if arms else {}
-    space = {"space_spec": f"{above}/{arms[0]}/space_spec"} if arms else {}
+    space = {"space_spec": f"/{namespaces[0]}/space_spec"} if arms else {}
     processes = [
         Process("demo_loader", "demo_loader", namespace, {"demo_path": list(demos)} if demos else {}, files, space),
         Process("learner", "learner", namespace,
@@ -88,21 +92,44 @@ def train_graph(run: str | Path, parameter_files: tuple[str, ...] = (), demos: t
                 required=True),
         Process("monitor", "monitor", namespace, {}, files, space),
     ]
-    for arm, below in zip(arms or ("",), namespaces_of_arms(namespace, arms), strict=True):
+    for arm, below in zip(arms or ("",), namespaces, strict=True):
         processes += [Process("arm_driver", "arm_driver", below, {}, files, arm=arm),
                       Process("actor", "actor", below, {"run": str(run)}, files, shared, arm=arm)]
-    if without_demos:
-        processes = [process for process in processes if process.name != "demo_loader"]
-    return _chosen(processes, nodes)
+    chosen = [process for process in _chosen(processes, nodes) if process.name != "demo_loader" or not without_demos]
+    if not chosen:
+        raise ConfigError("nodes: expected one besides demo_loader, which has nothing to load without demonstrations")
+    return chosen
 
 
 def namespaces_of_arms(namespace: str, arms: Sequence[str]) -> list[str]:
-    """Return the namespace of each arm's driver and actor: that of all nodes if the only arm has no name."""
-    return [f"{namespace.strip('/')}/{arm}".strip("/") for arm in arms or ("",)]
+    """Return the namespace of each arm's driver and actor: that of all nodes if the only arm has no name.
+
+    Raises ConfigError for one that is no namespace, and if arms share one: two drivers would command one arm.
+    """
+    for name, given in [("namespace", namespace), *(("arms", arm) for arm in arms)]:
+        check_namespace(name, given)
+    if not all(arm.strip("/") for arm in arms):
+        raise ConfigError(f"arms: expected names, found an empty one in {list(arms)}")
+    namespaces = [f"{namespace.strip('/')}/{arm.strip('/')}".strip("/") for arm in arms or ("",)]
+    if len(set(namespaces)) < len(namespaces):
+        raise ConfigError(f"arms: expected different names, found {' '.join(arms)}")
+    return namespaces
+
+
+def check_namespace(name: str, namespace: str) -> None:
+    """Raise ConfigError unless the option ``name`` has a ROS namespace."""
+    from rclpy.exceptions import InvalidNamespaceException
+    from rclpy.validate_namespace import validate_namespace
+
+    try:
+        validate_namespace(f"/{namespace.strip('/')}")
+    except InvalidNamespaceException as error:
+        raise ConfigError(f"{name} {namespace}: expected a ROS namespace such as 'left' or 'lab/left': "
+                          f"{' '.join(str(error).split())}") from error
 
 
 def _chosen(processes: list[Process], nodes: tuple[str, ...]) -> list[Process]:
-    known = [process.name for process in processes]
+    known = dict.fromkeys(process.name for process in processes)  # each once, however many arms there are
     unknown = [name for name in nodes if name not in known]
     if unknown:
         raise ConfigError(f"nodes: expected some of {', '.join(known)}, found {', '.join(unknown)}")

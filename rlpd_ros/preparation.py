@@ -19,7 +19,7 @@ from ament_index_python.packages import get_package_share_directory
 from rlpd_ros.config import from_mapping
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.exported_policy import load_policy
-from rlpd_ros.graph import namespaces_of_arms
+from rlpd_ros.graph import namespaces_of_arms, play_graph, train_graph
 from rlpd_ros.ros.bags import find_bags, read_demonstrations
 from rlpd_ros.ros.parameters import QOS_PREFIX, USE_SIM_TIME, load_parameter_file, refuse_sim_time
 from rlpd_ros.runs import RunDirectory, write_atomically
@@ -88,17 +88,18 @@ class Configurations:
         if name == "backbone" and isinstance(value, str) and value:
             value = _absolute(value)  # a run is gone on with from anywhere
         for node in having:
+            checked = value
             for config_type in EVERY[node]:
-                if name in _names(config_type):
-                    from_mapping(config_type, {name: value}, where)
+                if name in _names(config_type):  # as its type has it: ROS takes no list of 0 and 0.5
+                    checked = getattr(from_mapping(config_type, {name: value}, where), name)
             for pattern, own in self._own.items():  # what came before, where this one goes for all that it meant
                 if not namespaces or _fits(namespaces, pattern):
                     own.get(node, {}).pop(name, None)
             if namespaces:
                 self._own[namespaces] = self._own.pop(namespaces, {})  # the last one of a file counts
-                self._own[namespaces].setdefault(node, {})[name] = value
+                self._own[namespaces].setdefault(node, {})[name] = checked
             else:
-                self._values[node][name] = value
+                self._values[node][name] = checked
 
     def get(self, node: str, config_type: type[Config], namespace: str = "") -> Config:
         """Return one of the configurations of a node in ``namespace``."""
@@ -128,9 +129,7 @@ class Configurations:
             sections[f"/**/{node}"] = values
         for namespaces, own in self._own.items():
             sections |= {f"{namespaces}/{node}": values for node, values in own.items() if values}
-        # ROS cannot tell the type of an empty list; its default is the same.
-        return {pattern: {"ros__parameters": {k: v for k, v in values.items() if v not in ((), [])}}
-                for pattern, values in sections.items()}
+        return {pattern: {"ros__parameters": values} for pattern, values in sections.items()}
 
 
 def _absolute(path: str) -> str:
@@ -185,15 +184,14 @@ def prepare_run(root: str | Path, name: str | None, configurations: Configuratio
 
     ``nodes``: those to start on this machine (empty: all); only one with the demo loader needs demonstrations.
     Of several ``arms`` the first is recorded. Returns the run and the bags to load. Raises ConfigError or DataError,
-    and leaves nothing behind, if the run exists or there is something wrong with the demonstrations, or no way to them.
+    and leaves nothing behind, if the run exists, if there is something wrong with the nodes, the namespaces or the
+    demonstrations, or if there is no way to demonstrations.
     """
-    unknown = [node for node in nodes if node not in NODES]
-    if unknown:
-        raise ConfigError(f"nodes: expected some of {', '.join(NODES)}, found {', '.join(unknown)}")
     below = namespaces_of_arms(namespace, arms)
     for pattern in configurations.unused([namespace, *below]):
         say(f"no node that starts here is in namespace {pattern}: what a parameter file sets for it has no effect here")
     demos = _bags(demos) or _configured_demonstrations(configurations)
+    train_graph("", (), demos, nodes, namespace, tuple(arms))  # to know now whether it can be made
     if demos and demos != NO_DEMONSTRATIONS:
         successful_only = configurations.get("demo_loader", LoaderConfig).successful_only
         read_demonstrations(demos, successful_only=successful_only)  # to know now what is wrong with them
@@ -218,12 +216,14 @@ def prepare_run(root: str | Path, name: str | None, configurations: Configuratio
     return run, demos
 
 
-def prepare_play(path: str | Path, files: Iterable[str | Path]) -> RunDirectory:
+def prepare_play(path: str | Path, files: Iterable[str | Path], nodes: tuple[str, ...] = (),
+                 namespace: str = "") -> RunDirectory:
     """Return the run at ``path``, or what was copied of it, and write the parameters to play its policy with.
 
     Those are its own, with ``files`` after them. Where the run cannot be written they are in a new folder, the
     ``scratch`` of what is returned. Raises ConfigError or DataError naming what is wrong.
     """
+    play_graph(path, nodes=nodes, namespace=namespace)  # to know now whether it can be made
     run = RunDirectory.open(path, to_go_on=False)
     load_policy(run.policy)  # to know at once if there is none
     configurations = read_configurations(run)
@@ -239,9 +239,12 @@ def prepare_play(path: str | Path, files: Iterable[str | Path]) -> RunDirectory:
 
 
 def resume_run(path: str | Path, demos: tuple[str, ...] = (), overrides: Iterable[str] = (),
-               say: Callable[[str], None] = lambda text: None, namespace: str = "",
-               arms: Sequence[str] = ()) -> tuple[RunDirectory, tuple[str, ...]]:
-    """Return an existing run and the bags to load, those of last time unless ``demos`` names others."""
+               say: Callable[[str], None] = lambda text: None, namespace: str = "", arms: Sequence[str] = (),
+               nodes: tuple[str, ...] = ()) -> tuple[RunDirectory, tuple[str, ...]]:
+    """Return an existing run and the bags to load, those of last time unless ``demos`` names others.
+
+    Raises ConfigError or DataError, and leaves the run as it was, if it cannot go on with these.
+    """
     run = RunDirectory.open(path)
     configurations = read_configurations(run)
     began, here = read_text(run.arms).strip() if run.arms.exists() else "", namespace_options(namespace, arms)
@@ -257,6 +260,7 @@ def resume_run(path: str | Path, demos: tuple[str, ...] = (), overrides: Iterabl
     if demos and demos != NO_DEMONSTRATIONS:
         find_bags(demos)
     configurations.set_demonstrations(demos)
+    train_graph(run.path, (), demos, nodes, namespace, tuple(arms))  # to know now whether it can be made
     run.write_parameters(configurations.as_parameter_file())
     return run, demos
 

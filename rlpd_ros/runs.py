@@ -85,7 +85,7 @@ class RunDirectory:
         """Make ``root/name`` with its folders. Raises ConfigError if it exists or cannot be made."""
         if not name or name in (".", "..") or Path(name).name != name:
             raise ConfigError(f"run name: expected a plain folder name, found {name!r}")
-        run = cls(Path(root).absolute() / name)
+        run = cls(absolute(root) / name)
         try:
             run.path.mkdir(parents=True)
             for folder in (run.checkpoints, run.metrics, run.logs):
@@ -100,7 +100,7 @@ class RunDirectory:
     @classmethod
     def open(cls, path: str | Path, to_go_on: bool = True) -> RunDirectory:
         """Return the existing run at ``path``, whole if it is ``to_go_on``. Raises DataError if it is not there."""
-        run = cls(Path(path).absolute())
+        run = cls(absolute(path))
         if not run.path.is_dir():
             raise DataError(f"{run.path}: expected the folder of a run, found "
                             f"{'a file' if run.path.exists() else 'nothing'}")
@@ -130,7 +130,7 @@ class RunDirectory:
         """Return a name for a new run under ``root``: the local time, with a suffix if that is taken."""
         stem = name = (now or datetime.now()).strftime("%Y-%m-%d_%H-%M-%S")
         count = 1
-        while (Path(root) / name).exists():
+        while (absolute(root) / name).exists():
             count += 1
             name = f"{stem}_{count}"
         return name
@@ -220,6 +220,11 @@ class RunDirectory:
         if not isinstance(values, dict):
             raise DataError(f"{self.summary}: expected a JSON object, found {printable(repr(values))}")
         return Summary.from_mapping(values, str(self.summary))
+
+
+def absolute(path: str | Path) -> Path:
+    """Return where ``path`` is; a shell leaves ~ to us behind ``:=`` and ``=``."""
+    return Path(os.path.expanduser(path)).absolute()
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -7,8 +7,10 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+from ament_index_python.packages import get_packages_with_prefixes
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rlpd_ros"
@@ -82,6 +84,15 @@ def test_launch_files_need_only_the_graph():
     names = {name for path in files for name in imported(path) if name.startswith("rlpd_ros")}
     assert len(files) > 2
     assert {name.split(".")[1] for name in names} == {"errors", "graph", "launching", "untrusted"}
+
+
+def test_ros_packages_that_are_imported_are_declared():
+    imports = {name.partition(".")[0] for path in SOURCES for name in imported(path)}
+    declared = {element.text for element in ElementTree.parse(ROOT / "package.xml").iter()
+                if element.tag in ("depend", "exec_depend", "name")}
+    found = imports & set(get_packages_with_prefixes())
+    assert {"rclpy", "sensor_msgs"} < found
+    assert found <= declared
 
 
 def test_the_graph_loads_in_a_python_that_has_ros_but_not_the_libraries_of_the_nodes():

@@ -89,14 +89,21 @@ def make_run(folder: Path, name: str = "x", **snapshot_changes) -> RunDirectory:
     (["--run", "a/b"], "run name: expected a plain folder name, found 'a/b'"),
     (["--run", "taken", "--demos", "none"], "exists already and is not overwritten"),
     (["--runs", "broken.yaml", "--demos", "none"], "cannot make"),
-    (["--nodes", "leaner"], "nodes: expected some of arm_driver, demo_loader, learner, actor"),
-    (["--namespace", "a b"], "--namespace a b: expected a ROS namespace"),
+    (["--nodes", "leaner"], "nodes: expected some of demo_loader, learner, monitor, arm_driver, actor, found leaner"),
+    (["--nodes", "demo_loader", "--demos", "none"], "nodes: expected one besides demo_loader"),
+    (["--namespace", "a b"], "namespace a b: expected a ROS namespace"),
+    (["--arms", "left", "right-arm"], "arms right-arm: expected a ROS namespace"),
+    (["--arms", "left", "left"], "arms: expected different names, found left left"),
+    (["--arms", "left", "/left"], "arms: expected different names, found left /left"),
+    (["--arms", "left", ""], "arms: expected names, found an empty one in ['left', '']"),
     (["--resume", "nowhere"], "nowhere: expected the folder of a run, found nothing"),
     (["--resume", "broken.yaml"], "expected the folder of a run, found a file"),
     (["--resume", "folder"], "folder: not a run"),
     (["--resume", "runs/taken", "--config", "high.yaml"], "--resume goes on with the run's own name and parameters"),
     (["--resume", "runs/taken", "--run", "y"], "--resume goes on with the run's own name and parameters"),
     (["--resume", "runs/taken", "--set", "tau=7.0"], "expected a value from 0.0 to 1.0"),
+    (["--resume", "runs/taken", "--set", "tau=0.1", "--nodes", "leaner"], "nodes: expected some of demo_loader"),
+    (["--resume", "runs/taken", "--set", "tau=0.1", "--arms", "a", "a"], "arms: expected different names, found a a"),
     (["--set", "arm=gymnasium"], "gym_env_id"),
     (["--set", "arm=gymnasium", "--set", "gym_env_id=NoSuchArm-v0"], "NoSuchArm"),
     (["--set", "workspace_low=[0.9, 0.9, 0.9]"], "workspace"),
@@ -112,6 +119,13 @@ def test_train_refuses(tmp_path, refused, demonstrations, arguments, says):
     bag = next((tmp_path / "cut").glob("*.mcap"))
     bag.write_bytes(bag.read_bytes()[:-100])
     assert says in refused("train", *arguments)
+
+
+def test_train_puts_back_parameters_that_do_not_work_in_the_home_folder_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run, _ = prepare_run("~/runs", "x", resolve([]), NO_DEMONSTRATIONS)
+    assert run.path == tmp_path / "runs" / "x"
+    assert train._parameters_of("~/runs/x") == run.parameters.read_text()
 
 
 @pytest.mark.parametrize("domain", ["abc", "-1", "233"])

@@ -9,13 +9,16 @@ import json
 import os
 import queue
 import re
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -23,7 +26,7 @@ from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.factory import make_arm_alone
 from rlpd_ros.cli.runner import ros_domain
 from rlpd_ros.exported_policy import save_policy
-from rlpd_ros.graph import MAX_RESPAWNS
+from rlpd_ros.graph import MAX_RESPAWNS, SAVE_TIMEOUT
 from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.policy import Policy, make_snapshot
 
@@ -66,6 +69,12 @@ def test_prepare_records_no_demonstrations_where_no_loader_starts(tmp_path):
     (["--config", "missing.yaml"], "missing.yaml"),
     (["--resume=missing"], "missing"),
     (["--resume=missing", "--seed=1"], "seed"),
+    (["--namespace=my-robot"], "namespace my-robot: expected a ROS namespace"),
+    (["--arms", "left", "right-arm"], "arms right-arm: expected a ROS namespace"),
+    (["--arms", "left", "left"], "arms: expected different names, found left left"),
+    (["--nodes", "leaner"], "nodes: expected some of demo_loader, learner"),
+    (["--play=missing", "--namespace=my-robot"], "namespace my-robot: expected a ROS namespace"),
+    (["--play=missing", "--nodes", "learner"], "nodes: expected some of arm_driver, actor, found learner"),
 ])
 def test_prepare_refuses_in_one_line(tmp_path, arguments, expected):
     done = prepare(tmp_path, *arguments)
@@ -73,6 +82,42 @@ def test_prepare_refuses_in_one_line(tmp_path, arguments, expected):
     assert expected in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [
+    (["--namespace=my-robot"], "namespace my-robot: expected a ROS namespace"),
+    (["--arms", "left", "left"], "arms: expected different names, found left left"),
+    (["--nodes", "leaner"], "nodes: expected some of demo_loader, learner"),
+])
+def test_prepare_refuses_to_go_on_in_one_line(tmp_path, arguments, expected):
+    prepare(tmp_path, "--run=first", "--demos", "none")
+    done = prepare(tmp_path, "--resume=runs/first", *arguments)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+NOISY = '''
+import ctypes, os, subprocess
+from rlpd_ros.arm.mujoco_arm import MujocoArm
+
+class Noisy(MujocoArm):
+    def reset(self, seed=None):
+        print("said by Python")
+        os.write(1, b"said by a library\\n")
+        ctypes.CDLL(None).puts(b"said at the end, as the library has a buffer")
+        subprocess.run(["echo", "said by a tool"])
+        return super().reset(seed)
+'''
+
+
+def test_what_an_arm_prints_is_no_part_of_the_answer(tmp_path):
+    (tmp_path / "noisy.py").write_text(NOISY)
+    (tmp_path / "mine.yaml").write_text("/**: {ros__parameters: {arm: 'noisy:Noisy'}}\n")
+    done = prepare(tmp_path, "--run=first", "--config", "mine.yaml")
+    assert json.loads(done.stdout)["demos"] == [str(tmp_path / "runs" / "first" / "demos")]
+    assert {"said by Python", "said by a library", "said by a tool"} <= set(done.stderr.splitlines())
+    assert "said at the end" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["train", "play"])
@@ -88,12 +133,102 @@ def test_the_arguments_that_are_used_are_those_declared(name):
     assert all(len(text) > 5 for _, text in declared.values())
 
 
+class Action(SimpleNamespace):
+    """Stands in for what ``launch`` makes: keeps what it was made of."""
+
+    def __init__(self, *arguments: object, **named: object) -> None:
+        super().__init__(arguments=arguments, **named)
+
+    def perform(self, context: SimpleNamespace) -> str:
+        return context.launch_configurations[self.arguments[0]]
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Load launch files without ``launch``."""
+    for name in ("launch", "launch.actions", "launch.events", "launch.substitutions", "launch.launch_context",
+                 "launch_ros", "launch_ros.actions"):
+        module = ModuleType(name)
+        for made in ("LaunchDescription", "DeclareLaunchArgument", "EmitEvent", "LogInfo", "OpaqueFunction", "Shutdown",
+                     "LaunchConfiguration", "LaunchContext", "Node"):
+            setattr(module, made, Action)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "rlpd_ros.launching", raising=False)
+    yield lambda name: SimpleNamespace(**runpy.run_path(str(FOLDER / f"{name}.launch.py")))
+    sys.modules.pop("rlpd_ros.launching", None)  # it has the stand-ins
+
+
+def nodes_of(file: SimpleNamespace, above: str = "", **given: str) -> dict[str, Action]:
+    """Return the nodes that a launch file starts by their full names, where a group has pushed a namespace or not."""
+    context = SimpleNamespace(launch_configurations={
+        **{name: default for name, (default, _) in file.ARGUMENTS.items()}, **given,
+        **({"ros_namespace": above} if above else {})})
+    return {f"{action.namespace.rstrip('/')}/{action.name}": action for action in file.start(context)}
+
+
+def test_a_namespace_that_is_pushed_is_that_of_all(load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROS_SECURITY_ENABLE", "true")
+    (tmp_path / "mine.yaml").write_text("/robot1/left/arm_driver: {ros__parameters: {control_rate: 5.0}}\n")
+    given = {"demos": "none", "arms": "left,right", "params_file": "mine.yaml"}
+    nodes = nodes_of(load("train"), "/robot1", **given)  # and nobody tells that the section fits no node
+    assert set(nodes) == {"/robot1/learner", "/robot1/monitor", "/robot1/left/arm_driver", "/robot1/left/actor",
+                          "/robot1/right/arm_driver", "/robot1/right/actor"}
+    assert ("transitions", "/robot1/transitions") in nodes["/robot1/right/actor"].remappings
+    assert nodes["/robot1/learner"].remappings == [("space_spec", "/robot1/left/space_spec")]
+    assert "/rlpd/robot1/left/actor" in nodes["/robot1/left/actor"].ros_arguments
+
+
+@pytest.mark.parametrize(("above", "namespace", "expected"), [
+    ("", "", "/learner"), ("/robot1", "", "/robot1/learner"), ("/robot1", "lab", "/robot1/lab/learner"),
+    ("", "lab", "/lab/learner"), ("/robot1", "/lab", "/lab/learner"), ("/", "lab", "/lab/learner")])
+def test_a_namespace_is_below_that_which_is_pushed_unless_it_is_absolute(load, monkeypatch, above, namespace, expected):
+    file = load("train")
+    answer = {"run": "/runs/x", "parameter_files": [], "demos": ["none"], "said": []}
+    monkeypatch.setitem(file.start.__globals__, "prepared", lambda *_: answer)
+    assert set(nodes_of(file, above, namespace=namespace, nodes="learner")) == {expected}
+
+
+def test_a_policy_is_played_in_the_namespace_that_is_pushed(load, monkeypatch):
+    file = load("play")
+    asked = []
+
+    def prepared(values: dict[str, str], *arguments: str) -> dict[str, list[str]]:
+        asked.append((values["namespace"], *arguments))
+        return {"parameter_files": ["play.yaml"]}
+
+    monkeypatch.setitem(file.start.__globals__, "prepared", prepared)
+    nodes = nodes_of(file, "/robot1", run="runs/first", namespace="left")
+    assert set(nodes) == {"/robot1/left/arm_driver", "/robot1/left/actor"}
+    nodes = nodes_of(file, "/robot1", run="runs/first", namespace="left", nodes="actor")
+    assert set(nodes) == {"/robot1/left/actor"}
+    assert asked[-1] == ("robot1/left", "--config", "--nodes", "actor")
+
+
+def test_the_learner_has_as_long_for_its_checkpoint_as_under_rlpd_train(load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nodes = nodes_of(load("train"), demos="none", nodes="learner")
+    asked = nodes["/learner"].sigterm_timeout
+    assert asked.arguments == ("sigterm_timeout",), "a launch file around this one may set it"
+    assert asked.default == SAVE_TIMEOUT
+
+
+@pytest.mark.parametrize("name", ["train", "play"])
+def test_a_log_level_that_ros_does_not_know_is_refused(load, name):
+    (found,) = load(name).generate_launch_description().arguments
+    declared = {action.arguments[0]: action for action in found if hasattr(action, "default_value")}
+    assert declared["log_level"].default_value in declared["log_level"].choices
+    assert "verbose" not in declared["log_level"].choices
+    assert declared["namespace"].choices is None
+
+
 class Launched:
     """A running ``ros2 launch rlpd_ros ...`` and what it prints."""
 
-    def __init__(self, folder: Path, *arguments: str, file: str = "train.launch.py") -> None:
+    def __init__(self, folder: Path, *arguments: str, file: str = "train.launch.py",
+                 command: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
-            ["ros2", "launch", "rlpd_ros", file, *arguments], cwd=folder, text=True,
+            command or ["ros2", "launch", "rlpd_ros", file, *arguments], cwd=folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         self.text = ""
         self._lines: queue.Queue[str] = queue.Queue()
@@ -180,6 +315,35 @@ def test_a_node_that_dies_again_and_again_ends_the_launch(start):
         os.kill(int(launched.expect(r"arm_driver.*process started with pid \[(\d+)\]")[1]), signal.SIGKILL)
     launched.expect("arm_driver ended with status -9: stopping all")
     launched.wait()
+
+
+@needs_launch
+def test_a_wrong_log_level_ends_it_before_anything_starts(start, tmp_path):
+    launched = start("log_level:=verbose")
+    launched.expect("verbose")
+    assert launched.wait() != 0
+    assert not (tmp_path / "runs").exists()
+
+
+@needs_launch
+def test_a_namespace_around_the_launch_file_is_above_its_nodes(tmp_path):
+    file = tmp_path / "robots.launch.py"
+    file.write_text(f'''
+from launch import LaunchDescription
+from launch.actions import GroupAction, IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import PushRosNamespace
+
+def generate_launch_description():
+    included = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource({str(FOLDER / "train.launch.py")!r}),
+        launch_arguments=[("demos", "none"), ("arms", "left,right"), ("nodes", "learner,arm_driver,actor")])
+    return LaunchDescription([GroupAction([PushRosNamespace("robot1"), included])])
+''')
+    with ros_domain(), contextlib.ExitStack() as stack:
+        launched = Launched(tmp_path, command=["ros2", "launch", str(file)])
+        stack.callback(stop, launched)
+        launched.expect(r"robot1\.right\.actor\]: received network parameters: version \d+", 120.0)
 
 
 @needs_launch

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ import yaml
 from rclpy.context import Context
 
 from rlpd_ros.errors import ConfigError, DataError, RlpdError
+from rlpd_ros.graph import play_graph, train_graph
 from rlpd_ros.preparation import (
     NO_DEMONSTRATIONS,
     Configurations,
+    prepare_play,
     prepare_run,
     read_configurations,
     resolve,
@@ -23,6 +26,7 @@ from rlpd_ros.preparation import (
 from rlpd_ros.rl.config import AgentConfig, PolicyConfig
 from rlpd_ros.ros.bags import read_demonstrations
 from rlpd_ros.ros.parameters import declare
+from rlpd_ros.runs import RunDirectory
 from rlpd_ros.settings import NODES, ActorConfig, ArmConfig, LearnerConfig, LearnerNodeConfig, LoaderConfig
 
 
@@ -172,6 +176,20 @@ def driver_of(parameters: Path, namespace: str) -> ArmConfig:
     return config
 
 
+def test_the_lists_of_such_a_section_are_as_ros_reads_them(tmp_path, write) -> None:
+    resolved = resolve([write("""
+arm_driver: {ros__parameters: {camera_topics: ["front=/f"], gym_success_keys: []}}
+/left/arm_driver: {ros__parameters: {workspace_low: [0, -0.3, 0.02], max_action_change: 1}}
+/right/arm_driver: {ros__parameters: {camera_topics: []}}
+""")])
+    run, _ = prepare_run(tmp_path, "x", resolved, NO_DEMONSTRATIONS)
+    assert read_configurations(run).as_parameter_file() == resolved.as_parameter_file()
+    left, right = (driver_of(run.parameters, namespace) for namespace in ("left", "right"))
+    assert (left.workspace_low, left.max_action_change) == ((0.0, -0.3, 0.02), 1.0)
+    assert (left.camera_topics, right.camera_topics) == (("front=/f",), ())
+    assert left.gym_success_keys == right.gym_success_keys == ()
+
+
 def test_quality_of_service_is_passed_on_and_simulated_time_is_not(tmp_path, write) -> None:
     name = "qos_overrides./transitions.subscription.depth"
     resolved = resolve([write(f"learner: {{ros__parameters: {{{name}: 2000, use_sim_time: false}}}}")])
@@ -238,6 +256,32 @@ def test_only_who_loads_demonstrations_needs_some(tmp_path) -> None:
     assert not run.demos.exists()
 
 
+def test_a_loader_that_has_nothing_to_load_is_left_out(tmp_path) -> None:
+    nodes = ("learner", "demo_loader", "monitor")
+    for demos, loader in ((NO_DEMONSTRATIONS, []), (("bags",), ["demo_loader"])):
+        started = [process.name for process in train_graph(tmp_path, (), demos, nodes)]
+        assert started == [*loader, "learner", "monitor"]
+    run, demos = prepare_run(tmp_path, "x", resolve([]), NO_DEMONSTRATIONS, nodes)
+    assert resume_run(run.path, nodes=nodes)[1] == demos
+
+
+def test_runs_and_parameters_may_be_in_the_home_folder_written_short(tmp_path, monkeypatch, write) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "mine.yaml").write_text("learner: {ros__parameters: {max_steps: 7}}")
+    run, _ = prepare_run("~/runs", "x", resolve(["~/mine.yaml"]), NO_DEMONSTRATIONS)
+    assert run.path == tmp_path / "home" / "runs" / "x"
+    assert resume_run("~/runs/x")[0] == run
+    assert read_configurations(run).get("learner", LearnerConfig).max_steps == 7
+    run.path.with_name("2026-01-02_00-00-00").mkdir()
+    assert RunDirectory.fresh_name("~/runs", datetime(2026, 1, 2)) == "2026-01-02_00-00-00_2"
+    actor = play_graph("~/runs/x")[1]
+    assert actor.parameters["policy"] == str(run.policy)
+    with pytest.raises(DataError, match="cannot read the policy"):
+        prepare_play("~/runs/x", ["~/mine.yaml"])
+
+
 def damaged(bag: Path, to: Path) -> Path:
     shutil.copytree(bag, to)
     file = next(to.glob("*.mcap"))
@@ -281,7 +325,8 @@ def test_ctrl_c_while_recording_leaves_no_run(tmp_path) -> None:
 
 @pytest.mark.parametrize(("name", "nodes", "says"), [
     ("x", (), "exists already and is not overwritten"), ("a/b", (), "expected a plain folder name, found 'a/b'"),
-    ("..", (), "expected a plain folder name"), ("new", ("leaner",), "nodes: expected some of arm_driver")])
+    ("..", (), "expected a plain folder name"), ("new", ("leaner",), "nodes: expected some of demo_loader"),
+    ("new", ("demo_loader",), "nodes: expected one besides demo_loader, which has nothing to load")])
 def test_runs_are_not_made_where_they_cannot_be(tmp_path, name, nodes, says) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "precious").write_text("data")

@@ -10,7 +10,7 @@ import signal
 import time
 
 from rlpd_ros.cli.progress import ProgressDisplay
-from rlpd_ros.cli.runner import Runner, check_namespace, ros_domain
+from rlpd_ros.cli.runner import Runner, ros_domain
 from rlpd_ros.errors import ConfigError
 from rlpd_ros.graph import play_graph
 from rlpd_ros.preparation import prepare_play
@@ -24,8 +24,7 @@ def main(options: argparse.Namespace) -> int:
     """Start arm driver and actor; they print what becomes of each episode. Ctrl-C ends it."""
     if options.episodes < 0:
         raise ConfigError(f"episodes: expected 0 or more, found {options.episodes}")
-    check_namespace("--namespace", options.namespace)
-    run = prepare_play(options.run, options.config)
+    run = prepare_play(options.run, options.config, tuple(options.nodes), options.namespace)
     try:
         with contextlib.suppress(OSError):  # without a place for logs its lines are on the terminal
             run.logs.mkdir(exist_ok=True)  # what is copied to another machine has none

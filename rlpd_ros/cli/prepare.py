@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rlpd_ros.cli import explain
 from rlpd_ros.errors import USER_ERROR, ConfigError, RlpdError
@@ -27,30 +29,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--arms", nargs="*", default=[])
     parser.add_argument("--play", metavar="RUN", help="prepare to play the policy of this run, and nothing else")
     options = parser.parse_args(arguments)
-    said: list[str] = []
-    try:
-        if options.play:
-            played = prepare_play(options.play, options.config)
-            print(json.dumps({"parameter_files": [str(played.play_parameters)]}))
-            return 0
-        if options.resume:
-            if options.config or options.preset or options.seed is not None:
-                raise ConfigError("resume goes on with the run's own parameters; expected no params_file, preset, seed")
-            run, demos = resume_run(options.resume, tuple(options.demos), (), said.append, options.namespace,
-                                    options.arms)
-        else:
-            configurations = resolve(options.config, options.preset, (), options.seed)
-            run, demos = prepare_run(options.runs, options.run, configurations, tuple(options.demos),
-                                     tuple(options.nodes), said.append, options.namespace, options.arms)
-    except RlpdError as error:
-        print(error, file=sys.stderr)
-        return USER_ERROR
-    except OSError as error:
-        print(explain(error), file=sys.stderr)
-        return USER_ERROR
-    print(json.dumps({"run": str(run.path), "parameter_files": [str(run.parameters)], "demos": list(demos),
-                      "said": said}))
+    with os.fdopen(os.dup(1), "w") as answer:
+        os.dup2(2, 1)  # what an arm prints, or a library that it uses, is no part of the answer
+        try:
+            print(json.dumps(_prepared(options)), file=answer)
+        except RlpdError as error:
+            print(error, file=sys.stderr)
+            return USER_ERROR
+        except OSError as error:
+            print(explain(error), file=sys.stderr)
+            return USER_ERROR
     return 0
+
+
+def _prepared(options: argparse.Namespace) -> dict[str, Any]:
+    nodes, demos = tuple(options.nodes), tuple(options.demos)
+    said: list[str] = []
+    if options.play:
+        played = prepare_play(options.play, options.config, nodes, options.namespace)
+        return {"parameter_files": [str(played.play_parameters)]}
+    if options.resume:
+        if options.config or options.preset or options.seed is not None:
+            raise ConfigError("resume goes on with the run's own parameters; expected no params_file, preset, seed")
+        run, demos = resume_run(options.resume, demos, (), said.append, options.namespace, options.arms, nodes)
+    else:
+        configurations = resolve(options.config, options.preset, (), options.seed)
+        run, demos = prepare_run(options.runs, options.run, configurations, demos, nodes, said.append,
+                                 options.namespace, options.arms)
+    return {"run": str(run.path), "parameter_files": [str(run.parameters)], "demos": list(demos), "said": said}
 
 
 if __name__ == "__main__":

@@ -21,11 +21,10 @@ import yaml
 from ament_index_python.packages import get_package_prefix
 
 from rlpd_ros.errors import USER_ERROR, ConfigError
-from rlpd_ros.graph import MAX_RESPAWNS, RESPAWN_DELAY, RESPAWN_WINDOW, Process
+from rlpd_ros.graph import MAX_RESPAWNS, RESPAWN_DELAY, RESPAWN_WINDOW, SAVE_TIMEOUT, Process
 from rlpd_ros.ros.main import PARENT
 
 STOP_TIMEOUT = 3.0  # s from the first signal to the last resort
-SAVE_TIMEOUT = 15.0  # s, likewise, for a process that saves what it has learned
 MAX_DOMAIN = 232  # the ports of higher ones do not exist
 
 
@@ -71,18 +70,6 @@ def ros_domain(local: bool = True) -> Iterator[int]:
                 del os.environ["ROS_DOMAIN_ID"]
             return
     raise ConfigError("ROS_DOMAIN_ID: all of 1 to 101 are in use by other runs; stop some, or set it yourself")
-
-
-def check_namespace(name: str, namespace: str) -> None:
-    """Raise ConfigError unless the option ``name`` has a ROS namespace."""
-    from rclpy.exceptions import InvalidNamespaceException
-    from rclpy.validate_namespace import validate_namespace
-
-    try:
-        validate_namespace(f"/{namespace.strip('/')}")
-    except InvalidNamespaceException as error:
-        raise ConfigError(f"{name} {namespace}: expected a ROS namespace such as 'left' or 'lab/left': "
-                          f"{' '.join(str(error).split())}") from error
 
 
 def command(process: Process) -> list[str]:

@@ -17,9 +17,10 @@ import tty
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from rlpd_ros.cli.runner import check_namespace, given_domain
+from rlpd_ros.cli.runner import given_domain
 from rlpd_ros.enclaves import TELEOP, enclave_arguments
 from rlpd_ros.errors import ConfigError
+from rlpd_ros.graph import check_namespace
 from rlpd_ros.ros.middleware import use_profile
 from rlpd_ros.ros.realtime import go_first
 from rlpd_ros.teleoperation import SLOWEST, KeyTeleoperator, split_keys

@@ -10,21 +10,17 @@ import time
 from pathlib import Path
 
 from rlpd_ros.cli.progress import ProgressDisplay
-from rlpd_ros.cli.runner import Runner, check_namespace, ros_domain
+from rlpd_ros.cli.runner import Runner, ros_domain
 from rlpd_ros.errors import INTERRUPTED, USER_ERROR, ConfigError
 from rlpd_ros.graph import Process, train_graph
 from rlpd_ros.preparation import namespace_options, prepare_run, resolve, resume_run
 from rlpd_ros.ros.middleware import use_profile
-from rlpd_ros.runs import RunDirectory, write_atomically
+from rlpd_ros.runs import RunDirectory, absolute, write_atomically
 from rlpd_ros.status import LearnerState
 
 
 def main(options: argparse.Namespace) -> int:
     """Prepare the run, start its processes, show their progress until the learner is done or Ctrl-C comes."""
-    for name, namespace in [("--namespace", options.namespace), *(("--arms", arm) for arm in options.arms)]:
-        check_namespace(name, namespace)
-    if len(set(options.arms)) < len(options.arms):
-        raise ConfigError(f"--arms: expected different names, found {' '.join(options.arms)}")
     with ros_domain(local=not options.across_hosts) as domain:
         use_profile()
         earlier = _parameters_of(options.resume)
@@ -68,12 +64,12 @@ def _resume(options: argparse.Namespace) -> tuple[RunDirectory, tuple[str, ...]]
         raise ConfigError("--resume goes on with the run's own name and parameters; expected no --run, --config, "
                           "--preset or --seed, but single changes by --set")
     return resume_run(options.resume, tuple(options.demos), options.overrides, lambda text: print(text, flush=True),
-                      options.namespace, options.arms)
+                      options.namespace, options.arms, tuple(options.nodes))
 
 
 def _parameters_of(path: str | None) -> str | None:
     try:
-        return RunDirectory(Path(path)).parameters.read_text(encoding="utf-8") if path else None
+        return RunDirectory(absolute(path)).parameters.read_text(encoding="utf-8") if path else None
     except (OSError, UnicodeDecodeError):
         return None  # whoever opens the run says what is wrong with it
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import zlib
 from array import array
 from collections.abc import Mapping
@@ -114,7 +115,7 @@ def load_parameter_file(path: str | Path) -> dict[str, dict[str, Any]]:
     get dotted names. Raises ConfigError naming the file and what is wrong with it.
     """
     try:
-        with Path(path).open(encoding="utf-8") as file:
+        with open(os.path.expanduser(path), encoding="utf-8") as file:
             text = file.read(MAX_FILE + 1)
         if len(text) > MAX_FILE:
             raise ConfigError(f"{path}: expected a parameter file of at most {MAX_FILE} characters, found more")
