@@ -33,7 +33,7 @@ def test_each_arm_has_a_namespace_and_the_learner_is_shared():
 def test_a_machine_can_have_one_of_the_arms():
     (driver, actor) = train_graph("/runs/x", nodes=("arm_driver", "actor"), arms=("right",))
     assert (driver.label, actor.label, actor.namespace) == ("right.arm_driver", "right.actor", "right")
-    assert train_graph("/runs/x", nodes=("actor",), arms=("/lab/left",))[0].label == "lab.left.actor"  # names a log file
+    assert train_graph("/runs/x", nodes=("actor",), arms=("/lab/left",))[0].label == "lab.left.actor"  # a file
     assert actor.remaps["policy_params"] == "/policy_params"
 
 
