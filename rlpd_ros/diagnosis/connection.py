@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from rlpd_ros.diagnosis.evidence import ALIVE, FORGET, Evidence, Graph, LocalProcess, Track, compiling
+from rlpd_ros.diagnosis.evidence import ALIVE, FORGET, Endpoint, Evidence, Graph, LocalProcess, Track, compiling
 from rlpd_ros.diagnosis.finding import NO_ACTOR, NO_GRAPH, Outcome, Text, check, error, of_graph, ok, unknown
 from rlpd_ros.status import HOST, ActorReport, ActorState, LearnerReport, LearnerState
 from rlpd_ros.types import session_kind
@@ -275,11 +275,8 @@ def blocked(evidence: Evidence, graph: Graph) -> Outcome:
     gone = dead(evidence)  # the graph does not know it yet
     for kind in ("actor", "learner"):
         for namespace, ends in graph.publishers(MARKS[kind]).items():
-            seen = max(graph.nodes.get(end.node, evidence.now) for end in ends)
-            tracks = [evidence.learner_track] if kind == "learner" else [
-                track for track in evidence.newest_actors if track.last.session.rpartition("-")[0] in {
-                    session_kind(end.node) for end in ends}]
-            silence = max((_silence(evidence, kind, namespace, track, seen) for track in tracks or [None]), default=0.0)
+            silences = [_silence(evidence, kind, namespace, track) for track in _tracks_of(evidence, kind, ends)]
+            silence = max(silences) if silences else _unheard(evidence, graph, kind, ends)
             if silence > SILENT and (kind, namespace) not in gone:
                 en, zh = (kind, kind) if namespace == evidence.machine.namespace else (
                     f"{kind} in namespace {namespace}", f"命名空间 {namespace} 中的 {kind} ")
@@ -289,23 +286,40 @@ def blocked(evidence: Evidence, graph: Graph) -> Outcome:
     return ok("actor and learner answer", "执行器与学习器都有响应")
 
 
-def _silence(evidence: Evidence, kind: str, namespace: str, track: Track | None, seen: float) -> float:
-    """Return for how long a node that is in the graph since ``seen`` has been silent without a good reason, in s."""
+def _tracks_of(evidence: Evidence, kind: str, ends: list[Endpoint]) -> list[Track]:
+    """Return what the nodes with these endpoints have said."""
+    if kind == "learner":
+        return [evidence.learner_track] if evidence.learner_track else []
+    names = {session_kind(end.node) for end in ends}
+    return [track for track in evidence.newest_actors if track.last.session.rpartition("-")[0] in names]
+
+
+def _unheard(evidence: Evidence, graph: Graph, kind: str, ends: list[Endpoint]) -> float:
+    """Return for how long a node that has never been heard should have been, in s, SILENT before that."""
+    there = evidence.now - max(graph.nodes.get(end.node, evidence.now) for end in ends)
+    ours = evidence.machine.nodes(kind, ends[0].namespace)
+    starting = _busy(evidence, ours) and (any(p.age < STARTING for p in ours) if ours else there < STARTING)
+    return 0.0 if starting or there < UNHEARD else SILENT + there
+
+
+def _silence(evidence: Evidence, kind: str, namespace: str, track: Track) -> float:
+    """Return for how long a node has been silent without a good reason, in s."""
     ours = evidence.machine.nodes(kind, namespace)
-    busy = not ours or any(p.pid not in evidence.idle for p in ours)  # it may be compiling
-    there = evidence.now - seen
-    starting = busy and (any(p.age < STARTING for p in ours) if ours else there < STARTING)
-    if track is None:
-        return 0.0 if starting or there < UNHEARD else SILENT + there
-    silence, last = track.silence(evidence.now), track.last
-    if isinstance(last, LearnerReport):
-        computes = compiling(last) or last.state in (
+    silence, state = track.silence(evidence.now), track.last.state
+    if kind == "learner":
+        computes = compiling(track.last) or state in (
             LearnerState.WAITING_FOR_SPACE, LearnerState.WAITING_FOR_DEMONSTRATIONS, LearnerState.FILLING)
-        at_rest = (computes and busy) or last.state in (LearnerState.FINISHED, LearnerState.FAILED)
+        at_rest = state in (LearnerState.FINISHED, LearnerState.FAILED)
     else:
-        at_rest = busy and last.state == ActorState.WAITING_FOR_SPACE
-    starting = starting and bool(ours) and kind == "actor"
-    return 0.0 if starting or (at_rest and silence < COMPILING) else silence
+        computes = state == ActorState.WAITING_FOR_SPACE or any(p.age < STARTING for p in ours)
+        at_rest = False
+    reason = at_rest or (computes and _busy(evidence, ours))
+    return 0.0 if reason and silence < COMPILING else silence
+
+
+def _busy(evidence: Evidence, ours: list[LocalProcess]) -> bool:
+    """Tell whether a node may be computing: one of these processes does, or it is elsewhere."""
+    return not ours or any(p.pid not in evidence.idle for p in ours)
 
 
 @check("arm", Text("The arm answers", "机械臂有响应"),
