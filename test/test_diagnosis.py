@@ -210,6 +210,8 @@ HARMLESS = {
     "two actors with an arm each": {
         "actors": heard((ACTOR, 9.0, 0.0), (replace(ACTOR, session="actor2-2"), 9.0, 0.0)),
         "graph": twice("actor", "/actor2", ("observation", "action"))},
+    "the actors of a finished run have ended": {
+        "learner": {"state": LearnerState.FINISHED}, "actor": {"state": ActorState.FINISHED}, "restarts": {"actor": 2}},
     "a finished policy is played": {
         "graph": replace(wires(without="learner"), endpoints=tuple(
             end for end in wires(without="learner").endpoints

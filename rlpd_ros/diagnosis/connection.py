@@ -184,6 +184,8 @@ def connections(evidence: Evidence, graph: Graph) -> Outcome:
 def restarts(evidence: Evidence) -> Outcome:
     if not evidence.live:
         return NO_GRAPH
+    if evidence.ended:
+        return ok("training is over", "训练已结束")
     for often, restarts, within, zh_within in ((2, evidence.restarts, "minute", "一分钟"),
                                                (5, evidence.slow_restarts, "ten minutes", "十分钟")):
         node, count = max(restarts.items(), key=lambda item: item[1], default=("", 0))
