@@ -110,7 +110,8 @@ FAULTS = {
     "nodes of one of two arms": two_arms((RIGHT, 40.0, 30.0), without="/right/actor"),
     "nodes of the second arm killed": two_arms((RIGHT, 20.0, 5.0)),
     "nodes driver of the second arm": two_arms((RIGHT, 9.0, 0.0), without="/right/arm_driver"),
-    "nodes of the second arm, found too late": {"graph": replace(wires(), elsewhere={"arm_driver": "/right"})},
+    "nodes of a third arm, found too late": {**two_arms((RIGHT, 9.0, 0.0)), "graph": replace(
+        two_arms()["graph"], elsewhere={"arm_driver": "/third"})},
     "blocked second arm": two_arms((replace(RIGHT, host="another"), 20.0, 5.0)),
     "blocked second arm never heard": two_arms(),
     "blocked second arm stopped": two_arms((RIGHT, 9.0, 0.0), processes=(
@@ -217,7 +218,9 @@ HARMLESS = {
             end for end in wires(without="learner").endpoints
             if end.node != NAMES["actor"] or end.topic not in ("policy_params", "transitions_ack"))),
         "learners": {}, "machine": machine_without("learner")},
-    "another run below": {"graph": replace(wires(), elsewhere={"arm_driver": "/right", "learner": "/right"})},
+    "another run below": {**two_arms((RIGHT, 9.0, 0.0)), "graph": replace(
+        two_arms()["graph"], elsewhere={"arm_driver": "/third", "learner": "/third"})},
+    "another arm, which nobody uses": {"graph": replace(wires(), elsewhere={"arm_driver": "/right"})},
     "another run beside": {"graph": replace(wires(), elsewhere={"arm_driver": "/right"}),
                            "machine": replace(MACHINE, namespace="/left", processes=tuple(
                                replace(p, namespace="/left") for p in PROCESSES))},

@@ -62,16 +62,16 @@ def missing(evidence: Evidence, graph: Graph) -> list[tuple[str, str]]:
 
 
 def _arms(evidence: Evidence, graph: Graph) -> set[str]:
-    """Return the namespaces of the arms: of what is connected, and of what is below and has no learner of its own.
+    """Return the namespaces of the arms: of what is connected, and where that is in several, of what is lost below.
 
-    Nobody who comes after an arm's actor has died finds more than its driver.
+    Nobody who comes after an arm's actor has died finds more than its driver. One that has no arms may be another run's.
     """
     main = evidence.machine.namespace
     connected = {end.namespace for end in graph.endpoints if end.topic in (MARKS["actor"], MARKS["arm_driver"])
                  and end.publishes}
     lost = {namespace for kind, namespace in graph.elsewhere.items() if kind in ("actor", "arm_driver")
             and namespace != graph.elsewhere.get("learner") and namespace.startswith(f"{main.rstrip('/')}/")}
-    return connected | lost
+    return connected | lost if connected - {main} else connected
 
 
 @check("domain", Text("Same domain and discovery range", "相同的域与发现范围"),

@@ -74,13 +74,16 @@ def with_actor(system: System, *but: str) -> None:
     system.wait_for_actor()
 
 
-def start_second_arm(system: System) -> None:
-    """Start all, with a second arm in the namespace /right, and wait until both bring transitions."""
-    system.start_all()
-    system.start("arm_driver", node="right_arm_driver", namespace="right")
-    system.start("actor", node="right_actor", namespace="right", remaps={topic: f"/{topic}" for topic in SHARED})
+def start_two_arms(system: System) -> None:
+    """Start all, with an arm in /left and one in /right, and wait until both bring transitions."""
+    for name in ("demo_loader", "learner"):
+        system.start(name, remaps={"space_spec": "/left/space_spec"})
+    for arm in ("left", "right"):
+        system.start("arm_driver", node=f"{arm}_arm_driver", namespace=arm)
+        system.start("actor", node=f"{arm}_actor", namespace=arm, remaps={topic: f"/{topic}" for topic in SHARED})
     system.wait_for_training()
-    system.wait(lambda learner, actor: actor.session.startswith("right.") and actor.transitions_acked > 10)
+    for arm in ("left", "right"):
+        system.wait(lambda learner, actor, arm=arm: actor.session.startswith(arm) and actor.transitions_acked > 10)
 
 
 def at_50_hz(system: System) -> None:

@@ -8,7 +8,7 @@ import signal
 
 from system import System
 
-from cases.case import case, stands_still, start_second_arm, waits_for_policy, with_actor
+from cases.case import case, stands_still, start_two_arms, waits_for_policy, with_actor
 from rlpd_ros.runs import RunDirectory
 from rlpd_ros.status import ActorState
 
@@ -110,14 +110,14 @@ def actor_killed(system: System) -> None:
 
 
 @case("nodes")
-def actor_of_a_second_arm_killed(system: System) -> None:
-    start_second_arm(system)
+def actor_of_one_of_two_arms_killed(system: System) -> None:
+    start_two_arms(system)
     system.kill("right_actor")
 
 
 @case("blocked")
-def actor_of_a_second_arm_stopped_by_a_signal(system: System) -> None:
-    start_second_arm(system)
+def actor_of_one_of_two_arms_stopped_by_a_signal(system: System) -> None:
+    start_two_arms(system)
     system.nodes["right_actor"].send_signal(signal.SIGSTOP)
 
 

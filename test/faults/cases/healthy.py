@@ -7,7 +7,7 @@ import signal
 
 from system import System
 
-from cases.case import REAL_TIME, acts, at_50_hz, case, start_second_arm
+from cases.case import REAL_TIME, acts, at_50_hz, case, start_two_arms
 from rlpd_ros.status import ActorState, LearnerState
 
 
@@ -62,7 +62,7 @@ def healthy_two_actors(system: System) -> None:
 
 @case(None)
 def healthy_two_arms(system: System) -> None:
-    start_second_arm(system)
+    start_two_arms(system)
 
 
 @case(None, arm_driver=REAL_TIME)
