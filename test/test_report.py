@@ -266,9 +266,9 @@ def test_a_long_run_is_drawn_quickly_and_small(run):
             '"step","gradient_step","env_steps","steps","success","evaluation"'
         rows = (row.format(i=i, n=40 * i, e=int(i % 50 == 0)) for i in range(100_000))
         table_path(run.metrics, table).write_text(header + "\n" + "\n".join(rows) + "\n")
-    start = time.monotonic()
+    start = time.process_time()
     report = page(run)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
     assert len(report.html) < 1_500_000
     assert "svg" in report.tags
 
