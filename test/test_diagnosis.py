@@ -351,6 +351,11 @@ def test_an_arm_that_refuses_each_action_is_an_error_and_not_late():
     assert "executed none of the last 50 actions" in found.summary.en
 
 
+def test_an_actor_that_has_been_blocked_for_long_is_not_taken_for_one_that_never_spoke():
+    found = faults(diagnose(evidence(actors=heard((replace(ACTOR, host="another"), 100.0, 90.0)))))[0]
+    assert "has said nothing for 90.0 s" in found.summary.en
+
+
 def test_of_several_arms_the_one_is_named():
     lacking = replace(RIGHT, state=ActorState.WAITING_FOR_ARM, text="no observation for 9 s", observation_age=50.0)
     found = faults(diagnose(evidence(**two_arms((lacking, 9.0, 0.0)))))[0]

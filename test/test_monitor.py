@@ -142,6 +142,18 @@ def test_a_run_that_went_well_is_healthy(run, capsys):
     assert (status, told["verdict"]) == (0, None)
 
 
+def test_a_run_that_ended_in_an_evaluation_does_not_lag(run, capsys):
+    record(run, applied=4)
+    with MetricsWriter(run, tensorboard=False) as metrics:
+        metrics.write("policies", 1100, {"version": 100, "gradient_step": 1100, "change": 1.0})
+        for evaluation in (0, 1):
+            assert ask(str(run.path), capsys=capsys)[1]["verdict"] == "policy_lag"
+            metrics.write("episodes", 1050 + evaluation, {
+                "env_steps": 1050, "policy_version": 4, "episode_return": 1.0, "evaluation": evaluation, "steps": 9,
+                "random_actions": 0, "policy_actions": 9})
+    assert ask(str(run.path), capsys=capsys)[1]["verdict"] is None
+
+
 INFO, WARN = ("[INFO] [1.0] ", "[WARN] [1.0] ")
 REFUSED = f"{WARN}[actor]: refused network parameters: version 3: policy version 3 refused: "
 LEFT = {

@@ -89,6 +89,7 @@ def test_demonstrations_that_are_not_there_are_named_and_end_the_loader(graph, t
     began = time.monotonic()
     graph.until(lambda: time.monotonic() - began > 1.0)
     assert process.poll() is None  # it stays until it is heard
+    assert graph.ears.count_publishers("demo_transitions") == 1  # whole, or it would be taken for one that was remapped
     learner.publish(qos.LEARNER_STATUS.type(demo_error=error))
     graph.until(lambda: process.poll() is not None)
     assert process.returncode == 2

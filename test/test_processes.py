@@ -145,6 +145,7 @@ def test_what_is_killed_is_started_again(run):
     victim.kill()
     running.until(lambda: running.said("rlpd", "node was killed by SIGKILL: starting it again"))
     running.until(lambda: running.runner.poll() is None and running.lines.count(("node", "up")) == 2)
+    assert (running.logs / "node.log").read_text().splitlines()[1] == "node: was killed by SIGKILL"  # for the doctor
     assert running.lines.count(("other", "up")) == 1
     assert bystander.poll() is None
 

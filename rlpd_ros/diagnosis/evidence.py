@@ -212,11 +212,11 @@ class Evidence:
 
     @property
     def newest_actors(self) -> list[Track[ActorReport]]:
-        """Return what the newest life of each actor said that was heard lately, whether it lives or not."""
+        """Return what the newest life of each actor said, whether it still lives or not."""
         newest: dict[str, Track[ActorReport]] = {}
         for session, track in sorted(self.actors.items(), key=lambda item: item[1].heard_at):
             newest[session.rpartition("-")[0]] = track
-        return [track for track in newest.values() if self.now - track.heard_at < FORGET]
+        return list(newest.values())
 
     def name_of(self, actor: ActorReport) -> tuple[str, str]:
         """Return what to call an actor: of several arms it has its session as well."""
