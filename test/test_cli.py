@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rlpd_ros.arm.config import ArmConfig
 from rlpd_ros.arm.factory import make_arm
+from rlpd_ros.arm.opengl import find_backend
 from rlpd_ros.cli import _parser, main, train
 from rlpd_ros.exported_policy import save_policy
 from rlpd_ros.preparation import NO_DEMONSTRATIONS, prepare_run, resolve
@@ -156,9 +158,13 @@ def test_record_refuses(tmp_path, refused, arguments, says):
     (["runs/corrupt"], "checksum: learner"),
     (["runs/wider"], "hidden_dims: learner [8], actor [16]"),
     (["runs/faster"], "space fingerprint: learner"),
+    (["runs/x", "--video", "film.mp4"], "video: expected a name that ends in .gif, found film.mp4"),
+    (["runs/x", "--video", "kept.gif"], "video: kept.gif exists and is not overwritten: choose another name"),
+    (["runs/x", "--video", "no/film.gif"], "video: no is no folder: make it first"),
 ])
 def test_eval_refuses(tmp_path, refused, arguments, says):
     make_run(tmp_path)
+    (tmp_path / "kept.gif").write_bytes(b"a film")
     make_run(tmp_path, "young").policy.unlink()
     make_run(tmp_path, "damaged").policy.write_bytes(b"{")
     make_run(tmp_path, "corrupt", checksum="0" * 16)
@@ -257,6 +263,24 @@ def test_eval_prints_a_line_for_people(tmp_path, capsys):
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("success rate ")
     assert "of 2 greedy episodes; 95 % confidence: " in line
+
+
+@pytest.mark.skipif(not find_backend(), reason="nothing to draw with: neither EGL nor libosmesa6")
+def test_eval_films_the_first_episodes_and_finds_what_it_finds_without(tmp_path, capsys, monkeypatch):
+    run = make_run(tmp_path)
+    text = run.parameters.read_text()
+    assert "max_episode_steps: 0" in text
+    run.parameters.write_text(text.replace("max_episode_steps: 0", "max_episode_steps: 4"))
+    monkeypatch.setattr("rlpd_ros.cli.evaluate.EPISODES", 2)
+    for more in ([], ["--video", str(tmp_path / "x.gif")]):
+        assert main(["eval", str(run.path), "--episodes", "3", "--json", *more]) == 0
+    alone, filmed = capsys.readouterr().out.splitlines()
+    assert filmed == alone
+    with Image.open(tmp_path / "x.gif") as film:
+        film.load()
+        durations = [film.seek(i) or film.info["duration"] for i in range(film.n_frames)]
+        assert film.size == (400, 300)
+    assert durations == 2 * [100, 100, 100, 100, 1000]
 
 
 def test_report_prints_where_it_is(tmp_path, capsys):

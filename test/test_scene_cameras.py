@@ -155,6 +155,21 @@ def test_the_other_renderer_draws_the_same(make, tmp_path):
     assert (np.abs(ours - theirs).max(axis=2) > 3).mean() < 0.02
 
 
+@needs_opengl
+def test_a_picture_for_people_shows_the_cube_and_changes_nothing_that_is_observed(make):
+    watched, alone = make(cameras=VIEWS), make(cameras=VIEWS)
+    seen = [arm.reset(seed=5) for arm in (watched, alone)]
+    for action in (np.zeros(4), np.array([1.0, -1.0, 0.5, -1.0])):
+        picture = watched.render()
+        assert (picture.shape, picture.dtype) == ((300, 400, 3), np.uint8)
+        assert cube_in(picture)[0] > 50
+        assert (picture[:20].astype(int) > 200).all()  # the sky
+        seen = [arm.step(action).observation for arm in (watched, alone)]
+        np.testing.assert_array_equal(seen[0].state, seen[1].state)
+        for name in VIEWS:
+            np.testing.assert_array_equal(seen[0].images[name], seen[1].images[name])
+
+
 def test_an_opengl_that_is_not_there_is_said_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "rlpd_ros.arm.mujoco_arm", None)  # as where it cannot be imported
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
@@ -167,7 +182,7 @@ def test_an_opengl_that_is_not_there_is_said_in_one_line(monkeypatch):
 
 @pytest.mark.parametrize(("backend", "options", "said"), [
     ("off", {}, "cameras: expected an OpenGL that draws without a display, found off: install libosmesa6, or choose"),
-    ("", {"cameras": ("top",)}, "cameras: expected some of front, wrist, found 'top'"),
+    ("", {"cameras": ("top",)}, "cameras: expected some of front, overview, wrist, found 'top'"),
     ("", {"cameras": ("front", "front")}, "cameras: expected different names, found front, front"),
 ])
 def test_what_cannot_be_drawn_is_said_in_one_line(monkeypatch, backend, options, said):

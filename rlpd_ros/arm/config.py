@@ -62,7 +62,7 @@ class MujocoArmConfig(DriverConfig):
         (0.45, 0.0), "centre of the square in which the cube starts: x, y, m", low=-1.0, high=1.0)
     cube_range: float = parameter(0.2, "side of that square, m", low=0.0, high=1.0)
     lift_height: float = parameter(0.1, "the held cube has to rise so far, m", low=0.01, high=0.5)
-    cameras: tuple[str, ...] = parameter((), "simulated cameras to observe by: front, wrist; empty: none")
+    cameras: tuple[str, ...] = parameter((), "simulated cameras to observe by: front, wrist, overview; empty: none")
     observe_cube: bool = parameter(True, "observe where the cube is; without, only cameras show it")
 
 

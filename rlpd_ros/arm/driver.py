@@ -32,7 +32,11 @@ class Telemetry:
 
 
 class ArmDriver(Protocol):
-    """An arm with its task: moves for one control period at a time, and says what it really did."""
+    """An arm with its task: moves for one control period at a time, and says what it really did.
+
+    It may also have ``render() -> np.ndarray | None``: a picture of it for people, uint8 (height, width, 3), as in
+    Gymnasium. ``rlpd eval RUN --video FILE`` films by it.
+    """
 
     @property
     def spec(self) -> SpaceSpec:

@@ -79,6 +79,9 @@ class GymnasiumArm:
         observation = self._last if self._last is not None else self.reset()
         return StepResult(observation, 0.0, False, False, False, self._hold_action.copy())
 
+    def render(self) -> np.ndarray | None:
+        return np.asarray(self._env.render()) if self._env.render_mode == "rgb_array" else None
+
     def telemetry(self) -> None:
         return None
 

@@ -25,6 +25,7 @@ _OPEN = 0.08  # m between the open fingers
 _HOLDING = 0.042  # m between the fingers once they have closed on the cube
 _READY = np.array((0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785))  # rad, where the search for the home posture starts
 _EPISODE_STEPS = 50  # three times what the expert takes
+_PICTURE = ("overview", 400, 300)  # for people: camera, width and height in pixels
 _MARGIN = 0.05  # m beyond the workspace that positions may be observed
 
 
@@ -57,6 +58,7 @@ class MujocoArm:
         self._low, self._high = self.spec.state_bounds
         self._cameras = SceneCameras(model, data, config.cameras, config.image_width, config.image_height) if (
             config.cameras) else None
+        self._overview: SceneCameras | None = None  # until somebody looks
 
         self._positions, self._velocities = data.qpos, data.qvel  # views: to look an attribute of MjData up takes time
         self._tool = data.site_xpos[model.site("tool").id]
@@ -99,6 +101,12 @@ class MujocoArm:
         self._move(np.array((0.0, 0.0, 0.0, self._executed[3]), np.float32))
         return StepResult(self._observe(), 0.0, False, False, False, self._executed.copy())
 
+    def render(self) -> np.ndarray:
+        camera, width, height = _PICTURE
+        if self._overview is None:
+            self._overview = SceneCameras(self._model, self._data, (camera,), width, height, for_people=True)
+        return self._overview.look()[camera]
+
     def telemetry(self) -> Telemetry:
         joints, data = slice(0, _FINGERS.stop), self._data
         quaternion = np.empty(4)
@@ -121,8 +129,9 @@ class MujocoArm:
 
     def close(self) -> None:
         self._over = True
-        if self._cameras is not None:
-            self._cameras.close()
+        for cameras in (self._cameras, self._overview):
+            if cameras is not None:
+                cameras.close()
 
     def _move(self, action: np.ndarray) -> None:
         """Make an admissible action's motion, as far as the limits allow, and note what was executed."""

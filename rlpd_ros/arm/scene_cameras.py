@@ -17,25 +17,28 @@ from rlpd_ros.errors import ConfigError
 
 _BACKENDS = ("egl", "osmesa", "glfw")
 _MAX_GEOMS = 200
-_COSTLY = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SKYBOX,
-           mujoco.mjtRndFlag.mjRND_FOG, mujoco.mjtRndFlag.mjRND_HAZE)
+_COSTLY = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_FOG,
+           mujoco.mjtRndFlag.mjRND_HAZE)
 """What is not drawn. Shadows alone would take three times as long as all the rest."""
+_SAMPLES = 4  # per pixel, for people
 
 
 class SceneCameras:
     """Draw what the cameras ``names`` of ``model`` see, ``width`` x ``height`` each.
 
+    ``for_people``: with smooth edges and the sky, which networks do without: it takes several times as long.
     Belongs to the thread that made it. Raises ConfigError for a camera that there is not, and where nothing can be
     drawn.
     """
 
-    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, names: Sequence[str], width: int, height: int):
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, names: Sequence[str], width: int, height: int,
+                 for_people: bool = False):
         self._model, self._data = model, data
         self._cameras = {name: _camera(model, name) for name in names}
         if len(self._cameras) < len(names):
             raise ConfigError(f"cameras: expected different names, found {', '.join(names)}")
         model.vis.global_.offwidth, model.vis.global_.offheight = width, height
-        model.vis.quality.offsamples = 0  # no multisampling
+        model.vis.quality.offsamples = _SAMPLES if for_people else 0
         self._context, self._renderer = _make_renderer(model, width, height)
         self._release = weakref.finalize(self, _release, self._context, self._renderer)
         atexit.register(self._release)  # before EGL itself is ended, which has registered just now
@@ -44,6 +47,7 @@ class SceneCameras:
         self._scene = mujoco.MjvScene(model, _MAX_GEOMS)
         for flag in _COSTLY:
             self._scene.flags[flag] = 0
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = for_people
         self._options, self._no_perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
         self._options.sitegroup[:] = 0
         self._upside_down = np.empty((height, width, 3), np.uint8)  # as OpenGL has it

@@ -107,6 +107,7 @@ def _add_eval(commands) -> None:
     parser.add_argument("--seed", type=int, default=10_000, help="of the start positions (default: %(default)s)")
     parser.add_argument("--namespace", default="", help="of the arm, where a parameter file has a section for each")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--video", metavar="FILE", help="film the first ten episodes: an animated GIF")
     parser.set_defaults(run_command=_lazily("evaluate"))
 
 

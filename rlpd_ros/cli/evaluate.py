@@ -7,9 +7,11 @@ import argparse
 import json
 import sys
 from contextlib import closing
+from pathlib import Path
 
 from rlpd_ros.arm.factory import make_arm_alone
 from rlpd_ros.arm.interruption import stopping_between_motions
+from rlpd_ros.cli.video import EPISODES, Video
 from rlpd_ros.errors import ConfigError
 from rlpd_ros.exported_policy import load_policy
 from rlpd_ros.metrics import wilson_interval
@@ -30,20 +32,26 @@ def main(options: argparse.Namespace) -> int:
     configurations.add_override(f"arm_driver.seed={options.seed}")
     arm_config = configurations.get("arm_driver", ArmConfig, options.namespace)
     snapshot = load_policy(run.policy)
+    video = Video(Path(options.video), arm_config.control_rate) if options.video else None
     with stopping_between_motions() as stop_if_asked, closing(make_arm_alone(arm_config)) as arm:
         policy = Policy(arm.spec, configurations.get("actor", PolicyConfig, options.namespace))
         params, _ = verify(snapshot, policy, arm.spec)
         successes, returns, steps = 0, [], 0
         for episode in range(options.episodes):
             stop_if_asked()
-            observation, done, episode_return = arm.reset(), False, 0.0
+            observation, done, episode_return, text = arm.reset(), False, 0.0, f"episode {episode + 1}"
+            film = video if episode < EPISODES else None
             while not done:
+                if film is not None:
+                    film.show(arm, observation, text)
                 action = policy.mode(params, observation)
                 stop_if_asked()
                 result = arm.step(action)
                 observation, done = result.observation, result.terminated or result.truncated
                 episode_return += result.reward
                 steps += 1
+            if film is not None:
+                film.show(arm, observation, f"{text}: {'success' if result.success else 'no success'}", last=True)
             successes += result.success
             returns.append(episode_return)
             if not options.json and sys.stdout.isatty():
@@ -61,4 +69,6 @@ def main(options: argparse.Namespace) -> int:
         print(f"success rate {figures['success_rate']:.1%} ({successes} of {options.episodes} greedy episodes; 95 % "
               f"confidence: {low:.1%} to {high:.1%}), mean return {figures['mean_return']:.3f}, mean length "
               f"{figures['mean_steps']:.1f} steps, policy version {snapshot.version}")
+    if video is not None:
+        video.write()
     return 0
