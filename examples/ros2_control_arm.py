@@ -128,8 +128,12 @@ class Ros2ControlArm:
             max_state_age: float = 0.2,  # s; positions that were heard earlier do not count
             state_topic: str = "/joint_states",
             command_topic: str = "/joint_trajectory_controller/joint_trajectory") -> None:
+        for name, value in (("joint_range", joint_range), ("scale", scale), ("max_speed", max_speed),
+                            ("home_speed", home_speed), ("max_lead", max_lead), ("max_state_age", max_state_age)):
+            if not (isinstance(value, int | float) and value > 0):
+                raise ConfigError(f"{name}: expected a number above 0, found {value!r}")
         n, m = len(joints), moved
-        if len(home) != n:
+        if len(home) != n or not all(isinstance(position, int | float) for position in home):
             raise ConfigError(f"home: expected {n} positions, as many as joints, found {list(home)}")
         if not 1 <= m <= n:
             raise ConfigError(f"moved: expected 1 to {n}, the number of joints, found {m}")

@@ -85,6 +85,8 @@ class Actor:
         self._current: TimeStep | None = None
         self._answer: ActionRecord | None = None
         self._person = Person(spec, config.intervention_timeout, clock)
+        self._moved_by_person = False  # what the answer asks for
+        self._judged = False  # a person has ended the episode
         self._last_seen = clock()
         self._asked_arm = ""  # session of the arm that was asked to reset, until an episode begins
         self._rival, self._rival_at = "", -math.inf  # session of another actor that moved the arm, and when
@@ -123,18 +125,20 @@ class Actor:
             return
         elif now.step == current.step:
             if now.stamp == current.stamp:
-                if self._answer is not None:  # it was lost
+                if self._answer is not None and self._waits_for() is None:  # it was lost
                     self._out.act(self._answer)
                 return
             self._count_hold()
-        elif now.step == current.step + 1 and self._answer is not None:
-            if now.actor in ("", self._answer.session):  # our own session may have changed since
+        elif now.step == current.step + 1:
+            ours = self.session if self._answer is None else self._answer.session  # which may have changed since
+            if now.actor not in ("", ours):  # not our step, and not ours to tell
+                self._rival, self._rival_at = now.actor, self._clock()
+                self._tally.helped = True
+                self._out.warn(RIVAL.format(printable(now.actor)))
+            elif self._answer is not None:
+                self._judged = self._person.verdict is not None
                 now = self._person.judge(now)
                 self._complete(current, self._answer, now)
-            else:  # not our step, and not ours to tell
-                self._rival, self._rival_at = now.actor, self._clock()
-                self._tally.disturb()
-                self._out.warn(RIVAL.format(printable(now.actor)))
         self._current, self._answer = now, None
         if now.last:
             self._end_episode(now)
@@ -204,10 +208,13 @@ class Actor:
     def judge(self, success: bool) -> None:
         """Take a person's word on the episode under way: with its next step it ends, in success (reward 1) or not.
 
-        If nobody acts, that step is one of standing still. Raises DataError if no episode is under way.
+        If nobody acts, that step is one of standing still. Raises DataError if no episode is under way, or one in which
+        nothing has been done yet: then the one before was meant.
         """
         if self._current is None or self._current.last or self._over:
             raise DataError(f"success: expected an episode under way, found none: {self._describe()[1]}")
+        if self._current.step == 0:
+            raise DataError("success: expected an episode in which something was done, found one that has only begun")
         self._person.verdict = success
         self._try_answer()
 
@@ -217,9 +224,14 @@ class Actor:
         self._try_answer()
 
     def _reset_arm(self, arm: str) -> None:
-        """Ask for a new episode, once: resetting takes an arm a while. One that was started since was never asked."""
+        """Ask for a new episode, once: resetting takes an arm a while. One that was started since was never asked.
+
+        A reset moves the arm too. So it waits for a person who holds the arm still, unless it was they who ended the
+        episode, and once all is over the arm stays where it is. Observations that are repeated bring it up again.
+        """
         asked = self._is_resetting and arm == self._asked_arm
-        if not asked and not self.has_played:  # then it stays where it is
+        held = self._over or (self._person.holds and not self._judged)
+        if not asked and not held:
             self._asked_arm = arm
             self._out.reset_arm()
 
@@ -277,7 +289,8 @@ class Actor:
         return self.config.random_steps - max(self.report.env_steps, self._run_steps)
 
     def _choose(self, now: TimeStep) -> tuple[np.ndarray, Source]:
-        if self._person.acts or self._person.holds or not self.config.policy_acts or not self._can_act:
+        self._moved_by_person = self._person.acts
+        if self._moved_by_person or self._person.holds or not self.config.policy_acts or not self._can_act:
             return self._person.action(now), Source.INTERVENTION
         if self._in_random_phase():
             return self._rng.uniform(-1.0, 1.0, self.spec.action_size).astype(np.float32), Source.RANDOM
@@ -301,7 +314,9 @@ class Actor:
         assert now.executed_action is not None  # only the observation after a reset comes without
         if now.source is Source.INTERVENTION and answer.source is not now.source:  # by a person, on the arm itself
             answer = replace(answer, source=now.source, policy_version=0, action=now.executed_action)
-        self._tally.add(now.reward, answer.source, max(0, self._newest_version - answer.policy_version))
+            self._moved_by_person = True
+        self._tally.add(now.reward, answer.source, max(0, self._newest_version - answer.policy_version),
+                        self._moved_by_person)
         if self._evaluation is not None:
             return
         report = self.report
@@ -322,7 +337,7 @@ class Actor:
 
     def _begin_episode(self) -> None:
         self._asked_arm = ""  # whether or not it is the one that was asked
-        self._person.verdict = None
+        self._person.verdict, self._judged = None, False
         self._episode += 1
         self._tally = EpisodeTally(self._clock())
         due = self.config.eval_every and self._episodes_since_evaluation >= self.config.eval_every
@@ -381,14 +396,16 @@ class Actor:
             return waits_for, ("holding still: no policy received yet; is the learner running, on the same "
                                "ROS_DOMAIN_ID and namespace, and past its start-up?")
         silence = self._clock() - self._last_seen
-        if self._current is None or silence > max(SILENCE, 2.0 / self.spec.control_rate):
+        ended = self._current is None or self._current.last
+        if (self._current is None and not self._person.holds) or silence > max(SILENCE, 2.0 / self.spec.control_rate):
             if self._is_resetting:
                 state = ActorState.EVALUATING if self._evaluation is not None else ActorState.WAITING_FOR_ARM
                 return state, f"waiting until the arm has reset: {silence:.1f} s so far"
             return ActorState.WAITING_FOR_ARM, f"no observation for {silence:.1f} s: is the arm driver running?"
         if waits_for is ActorState.WAITING_FOR_PERSON:
-            return waits_for, ("holding still: a person keeps the arm from moving" if self._person.holds else
-                               "holding still until a person acts: policy_acts is false")
+            text = ("holding still: a person keeps the arm from moving" if self._person.holds else
+                    "holding still until a person acts: policy_acts is false")
+            return waits_for, f"{text}{', and from its reset' if self._person.holds and ended else ''}"
         if waits_for is ActorState.WAITING_FOR_BUDGET:
             return waits_for, (f"waiting for the learner: {self.sender.next_sequence - 1} training steps taken, "
                                f"{self.sender.budget} released")

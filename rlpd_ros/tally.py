@@ -26,23 +26,15 @@ class EpisodeTally:
         self._began = began
         self._lags = 0  # versions that the policy's actions were behind, in all
         self._sources: Counter[Source] = Counter()
-        self._disturbed = False
+        self.helped = False  # somebody else than the policy moved the arm: a person, another actor
 
-    def add(self, reward: float, source: Source, lag: int) -> None:
-        """Count a step by ``source``, whose policy was ``lag`` versions behind."""
+    def add(self, reward: float, source: Source, lag: int, helped: bool) -> None:
+        """Count a step by ``source``, whose policy was ``lag`` versions behind, or which a person made."""
         self.steps += 1
         self.total_reward += reward
         self._lags += lag if source is Source.POLICY else 0
         self._sources[source] += 1
-
-    def disturb(self) -> None:
-        """Take note that somebody else's actor moved the arm."""
-        self._disturbed = True
-
-    @property
-    def helped(self) -> bool:
-        """Tell whether it was not the policy alone that did what was done."""
-        return self._disturbed or self._sources[Source.INTERVENTION] > 0
+        self.helped |= helped
 
     def summary(self, now: float) -> dict[str, Any]:
         """Return its fields of an EpisodeSummary at ``now``, s."""

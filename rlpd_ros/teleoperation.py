@@ -37,6 +37,7 @@ class Teleoperator(ABC):
         self.always = always
         self.opening = self._untouched = AS_IT_IS if gripper == spec.gripper else opening
         self._sent = False
+        self._verdict: bool | None = None
         bounds = [pair for f in spec.action for pair in zip(f.low, f.high, strict=True)]
         for i in self.moved:
             low, high = bounds[i]
@@ -64,13 +65,18 @@ class Teleoperator(ABC):
             return self._compose(motion, Source.INTERVENTION)
         return self._hold(self.always or self.pauses(now))
 
+    def take_verdict(self) -> bool | None:
+        """Return, once, whether the person has said that the episode is a success, or that it is over without."""
+        verdict, self._verdict = self._verdict, None
+        return verdict
+
     def stop(self) -> Command | None:
         """Return the last command before this program goes away; None if there is nothing to stop."""
         return self._hold(self.always)
 
     def _hold(self, goes_on: bool) -> Command | None:
         sent, self._sent = self._sent, goes_on
-        if not goes_on:
+        if not goes_on and np.isnan(self._untouched):  # otherwise nobody would know what "as it is" means
             self.opening = self._untouched
         return self._compose(np.zeros(len(self.moved)), Source.HOLD) if goes_on or sent else None
 
@@ -101,7 +107,6 @@ class JoyTeleoperator(Teleoperator):
         self._grips_until = self._pauses_until = -np.inf
         self._heard_at = now
         self._pressed: set[int] = set()
-        self._verdict: bool | None = None
 
     def _check(self, config: TeleopJoyConfig) -> None:
         names = ", ".join(printable(self.names[i]) for i in self.moved)
@@ -155,10 +160,9 @@ class JoyTeleoperator(Teleoperator):
         if new & {config.success_button, config.failure_button}:
             self._verdict = config.success_button in new
 
-    def take_verdict(self) -> bool | None:
-        """Return, once, whether the person has said that the episode is a success, or that it is over without."""
-        verdict, self._verdict = self._verdict, None
-        return verdict
+    def go_on_from(self, before: JoyTeleoperator) -> None:
+        """Take over what the person had stopped, and the buttons that are still pressed, when the space is another."""
+        self.always, self._pressed = before.always, before._pressed
 
     def lost(self, now: float) -> bool:
         """Tell whether the device has been silent for so long that its cable seems to be out."""
@@ -169,8 +173,10 @@ class JoyTeleoperator(Teleoperator):
         return self._motion if acts and self._enabled and not self.lost(now) else None
 
     def pauses(self, now: float) -> bool:
-        held = self._config.enable_button >= 0 or now <= self._pauses_until
-        return self._enabled and held and not self.lost(now)
+        holds_button = self._config.enable_button >= 0
+        if self.lost(now):  # in the midst of a motion: then nobody has let go, and no policy goes on with it
+            return self._enabled and (holds_button or bool(self._motion.any()))
+        return self._enabled and (holds_button or now <= self._pauses_until)
 
     def __str__(self) -> str:
         config = self._config
@@ -191,6 +197,8 @@ class JoyTeleoperator(Teleoperator):
 
 MOTION_KEYS = ("ws", "ad", "rf", "12", "34", "56", "78", "90")  # forwards and back, for one moved element after another
 ARROWS = {"A": "w", "B": "s", "D": "a", "C": "d"}  # last letter of what a terminal sends for up, down, left and right
+VERDICTS = {"y": True, "n": False}  # keys that end an episode, in success or without
+REPEATED = 0.7  # s after which a key that comes again has been pressed again: no keyboard waits longer to repeat one
 HOLD = 0.5  # s for which a key counts: longer than keyboards wait before they repeat it
 REPEATED_HOLD = 0.15  # s for which it counts once it repeats, some thirty times a second
 LINGER = 0.5  # s that a person who pauses between two keys keeps the policy from acting
@@ -216,24 +224,32 @@ class KeyTeleoperator(Teleoperator):
         self._held_until = np.full(len(self.moved), -np.inf)
         self._closed = False  # what the key for it has last asked of the gripper
         self._grips_until = self._pauses_until = -np.inf
+        self._last, self._last_at = "", -np.inf  # key
 
     def press(self, key: str, now: float) -> None:
-        """Take a key at ``now``, s. One without a meaning stops all motion, of the policy too."""
+        """Take a key at ``now``, s. One without a meaning stops all motion, of the policy too.
+
+        What is done once, and not for as long as a key is held, is done once however often a held key repeats.
+        """
+        held = key == self._last and now - self._last_at < REPEATED
+        self._last, self._last_at = key, now
         if key in self._keys:
             i, sign = self._keys[key]
-            repeats = self._signs[i] == sign and now < self._held_until[i]
-            self._held_until[i] = max(self._held_until[i], now + REPEATED_HOLD) if repeats else now + HOLD
+            goes_on = self._signs[i] == sign and now < self._held_until[i]
+            self._held_until[i] = max(self._held_until[i], now + REPEATED_HOLD) if goes_on else now + HOLD
             self._signs[i] = sign
             self._pauses_until = self._held_until[i] + LINGER
         elif key == "g" and self.gripper is not None:
-            self._closed = not self._closed
+            self._closed ^= not held
             self.opening = CLOSED if self._closed else OPEN
             self._grips_until = now + LINGER
             self._pauses_until = max(self._pauses_until, now + LINGER)
         elif key in ("+", "=", "-"):
             self.speed = min(max(self.speed / FASTER if key == "-" else self.speed * FASTER, SLOWEST), 1.0)
         elif key == " ":
-            self.always = not self.always
+            self.always = held or not self.always  # who leans on it in a fright stops the policy, come what may
+        elif key in VERDICTS:
+            self._verdict = self._verdict if held else VERDICTS[key]
         else:
             self._held_until[:] = self._grips_until = -np.inf
             self.always = True

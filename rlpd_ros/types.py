@@ -170,6 +170,11 @@ class SpaceSpec:
         more = [f"and {len(lines) - MAX_DIFFERENCES} more"] if len(lines) > MAX_DIFFERENCES else []
         return [printable(line, MAX_DIFFERENCE) for line in lines[:MAX_DIFFERENCES]] + more
 
+    def changes(self, other: SpaceSpec, mine: str = "mine", theirs: str = "theirs") -> list[str]:
+        """List what a node that began with this one has to begin anew for: all of `difference`, and ``lockstep``."""
+        pace = [f"lockstep: {mine} {self.lockstep}, {theirs} {other.lockstep}"]
+        return self.difference(other, mine, theirs) + (pace if self.lockstep != other.lockstep else [])
+
 
 def _bounds(fields: tuple[SpaceField, ...]) -> tuple[np.ndarray, np.ndarray]:
     low = [x for f in fields for x in f.low]

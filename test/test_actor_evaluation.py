@@ -138,6 +138,25 @@ def test_what_a_person_helped_with_is_no_success_of_the_policy() -> None:
     assert [(e.evaluation_episodes, e.evaluation_successes) for e in world.episodes[1:]] == [(1, 0), (2, 1)]
 
 
+def test_what_a_person_only_stopped_and_judged_is_a_success_of_the_policy() -> None:
+    world = World(eval_every=1, eval_episodes=3, eval_min_episodes=3)
+    world.actor.offer(snapshot())
+    world.run_episode(1)
+    for helps in (False, True):
+        world.begin()
+        world.advance()
+        if helps:
+            world.actor.intervene(np.full(3, 0.1))
+            world.advance()
+        world.now += 1.0
+        world.actor.intervene(None)
+        world.actor.judge(True)
+        world.advance()
+        world.now += 1.0
+    assert [(e.success, e.evaluation_episodes, e.evaluation_successes) for e in world.episodes[1:]] == [
+        (True, 1, 1), (True, 2, 1)]
+
+
 # Interventions
 
 

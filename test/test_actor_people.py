@@ -131,10 +131,12 @@ def test_what_the_arm_itself_says_stays_true_where_a_person_sees_no_success() ->
     world = World()
     world.actor.offer(snapshot())
     world.begin()
+    world.advance()
     world.actor.judge(False)
     world.advance(terminated=True, reward=-2.0)
     assert (world.sent[-1].terminated, world.sent[-1].truncated, world.sent[-1].reward) == (True, False, -2.0)
     world.begin()
+    world.advance()
     world.actor.judge(False)
     world.advance(terminated=True, success=True, reward=1.0)
     last = world.sent[-1]
@@ -202,7 +204,77 @@ def test_a_word_on_an_episode_that_is_broken_off_does_not_end_the_next_one() -> 
     world = World()
     world.actor.offer(snapshot())
     world.begin()
+    world.advance()
     world.actor.judge(True)
     world.begin()
     world.advance()
     assert not world.sent[-1].last
+
+
+def test_a_word_before_anything_was_done_meant_the_episode_before() -> None:
+    world = World(policy_acts=False)
+    world.begin()
+    for _ in range(3):  # a key that is held, or was pressed twice
+        with pytest.raises(DataError, match="success: expected an episode in which something was done"):
+            world.actor.judge(True)
+    world.actor.tick()
+    assert (world.actions, world.sent) == ([], [])
+
+
+def test_who_holds_the_arm_keeps_it_from_its_reset_too() -> None:
+    world = World()
+    world.actor.offer(snapshot())
+    world.begin()
+    world.actor.intervene(None)
+    world.advance(truncated=True)  # by what was under way
+    assert world.resets == 0
+    assert waits_for(world) == (ActorState.WAITING_FOR_PERSON,
+                                "holding still: a person keeps the arm from moving, and from its reset")
+    assert len(world.episodes) == 1
+    world.now += 0.2
+    world.actor.intervene(None)
+    world.observe(1)  # the arm repeats it
+    assert world.resets == 0
+    world.now += 0.3  # intervention_timeout
+    world.observe(1)
+    assert (world.resets, len(world.episodes)) == (1, 1)
+
+
+def test_who_holds_the_arm_and_ends_the_episode_wants_its_reset() -> None:
+    world = World()
+    world.actor.offer(snapshot())
+    world.begin()
+    world.advance()
+    world.actor.intervene(None)
+    world.actor.judge(False)
+    world.advance()
+    assert (world.resets, world.sent[-1].truncated) == (1, True)
+    world.begin()
+    world.advance(terminated=True)  # this one they have not ended
+    assert world.resets == 1
+
+
+def test_an_actor_that_comes_into_an_episode_resets_nothing_while_a_person_holds_the_arm() -> None:
+    world = World()
+    world.actor.intervene(None)
+    world.episode = 7
+    world.observe(5)
+    assert world.resets == 0
+    assert waits_for(world)[1] == "holding still: a person keeps the arm from moving, and from its reset"
+    world.now += 0.3
+    world.observe(5)
+    assert world.resets == 1
+
+
+def test_what_was_lost_is_not_sent_again_while_a_person_holds_the_arm() -> None:
+    world = World()
+    world.actor.offer(snapshot())
+    now = world.begin()
+    world.actor.observe(now)
+    assert len(world.actions) == 2
+    world.actor.intervene(None)
+    world.actor.observe(now)
+    assert len(world.actions) == 2
+    world.now += 0.3
+    world.actor.observe(now)
+    assert len(world.actions) == 3

@@ -79,6 +79,15 @@ def test_steps_of_another_actor_on_the_same_arm_are_not_taken_for_ones_own() -> 
     assert "another actor" not in world.actor.status().text
 
 
+def test_another_actor_is_told_of_while_this_one_waits() -> None:
+    world = World(budget=0, eval_every=0)
+    world.actor.offer(snapshot(4))
+    world.begin()
+    world.advance(actor="actor-2")
+    assert world.warnings == ["another actor, actor-2, moves this arm too: stop one of the two"]
+    assert (world.actions, world.sent) == ([], [])
+
+
 def test_a_session_that_changes_between_answer_and_observation_is_no_other_actor() -> None:
     world = World()
     world.actor.offer(snapshot())

@@ -231,7 +231,8 @@ def test_closing_twice_is_harmless(arm):
 
 
 @pytest.mark.parametrize(("arm", "says"), [("ur5", "MODULE:CLASS"), ("no_such_module:Arm", "no_such_module"),
-                                           ("reach:NoArm", "NoArm")])
+                                           ("reach:NoArm", "NoArm"), (":Arm", "MODULE:CLASS"),
+                                           ("reach:", "MODULE:CLASS"), (".reach:ReachArm", "MODULE:CLASS")])
 def test_an_arm_that_is_not_there_is_named(arm, says):
     with pytest.raises(ConfigError, match=says):
         make_arm(ArmConfig(arm=arm))

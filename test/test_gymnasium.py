@@ -197,6 +197,14 @@ def test_observation_that_is_not_finite_is_refused(monkeypatch):
         arm.reset()
 
 
+def test_a_step_that_ends_in_no_number_is_no_refusal_for_the_environment_has_moved(monkeypatch):
+    arm, env = make_scripted(monkeypatch, observations=np.zeros(2, np.float32))
+    arm.reset()
+    env.observations = np.array([0.0, np.nan], np.float32)
+    with pytest.raises(RuntimeError, match="observation observation: expected finite numbers, found"):
+        arm.step(np.zeros(3))
+
+
 def test_info_tells_success(monkeypatch):
     steps = [(1.0, False, False, {"is_success": False}), (0.0, False, True, {"succeed": np.True_})]
     arm, _ = make_scripted(monkeypatch, steps=steps)

@@ -139,6 +139,43 @@ def test_who_waits_for_a_node_that_is_not_there_yet_does_not_subscribe_anew(grap
     graph.until(lambda: actor._actor is not None, "the space")
 
 
+def test_an_arm_that_comes_back_as_another_is_not_moved_by_the_space_of_the_one_before(graph, monkeypatch):
+    monkeypatch.setattr(latched, "FIRST_PATIENCE", 1.0)
+    driver = graph.add(ArmDriverNode, lockstep=False)
+    actor = graph.add(ActorNode, **NETWORK, random_steps=10**6)
+    graph.until(lambda: actor._actor is not None and actor._actor.report.env_steps > 3, "an actor that acts")
+    graph.remove(driver)
+    graph.drain()
+    before = actor._actor
+    steps = before.report.env_steps
+    graph.listen(qos.OBSERVATION, qos.ACTION)
+    driver = graph.add(ArmDriverNode, lockstep=False, translation_scale=[0.005] * 3)
+    lose(actor, qos.SPACE_SPEC)
+    graph.until(lambda: len(graph.heard["observation"]) > 5, "the arm shows its state")
+    assert (actor._actor, graph.heard["action"]) == (before, [])
+    graph.until(lambda: actor._actor is not before and actor._actor.report.env_steps > 3, "an actor that follows")
+    assert actor._actor.spec.fingerprint == driver._driver.spec.fingerprint
+    assert before.report.env_steps == steps
+
+
+def test_an_arm_that_comes_back_with_another_pace_is_noticed(graph, learn, capfd):
+    graph.listen(qos.LEARNER_STATUS)
+    spaces = qos.publisher(graph.ears, qos.SPACE_SPEC)
+    spaces.publish(messages.from_space_spec(STATE))
+    actor, _ = graph.add(ActorNode, **NETWORK), learn(status_period=0.05)
+    graph.until(lambda: actor._actor is not None and graph.last(qos.LEARNER_STATUS))
+    before = actor._actor
+    spaces.publish(messages.from_space_spec(replace(STATE, max_episode_steps=7)))  # of which nobody needs to know
+    spaces.publish(messages.from_space_spec(replace(STATE, lockstep=not STATE.lockstep)))
+    graph.until(lambda: actor._actor is not before)
+    assert actor._actor.spec.lockstep is not STATE.lockstep
+    told = graph.until(lambda: graph.last(qos.LEARNER_STATUS).space_difference)
+    assert told == f"lockstep: this run has {STATE.lockstep}, the arm now has {not STATE.lockstep}"
+    said = "".join(capfd.readouterr())
+    assert said.count("the arm driver's space has changed: ") == 1
+    assert f"changed: lockstep: before {STATE.lockstep}, now {not STATE.lockstep}. Starting over" in said
+
+
 def test_an_actor_without_the_backbones_file_ends_and_says_so(graph):
     spec = SpaceDescription("test", (SpaceField.box("state", [-1], [1]), SpaceField.image("front", 32, 32)),
                             (SpaceField.box("motion", [-1], [1]),), 10.0, "base", 100)

@@ -97,11 +97,11 @@ def test_a_pulled_cable_stops_the_arm_and_is_told_and_so_is_its_return(graph, de
     until_sent(graph, 1.0, 0.0, 0.0, KEEP)
     device.plugged = False
     until_sent(graph, *STILL)
-    assert wait(graph, 0.5) == []
+    assert {action.source for action in wait(graph, 0.5)} == {Source.HOLD}
     device.plugged = True
     until_sent(graph, 1.0, 0.0, 0.0, KEEP)
     told = "".join(capfd.readouterr())
-    assert told.count("no message on /joy for 0.3 s: the arm is not moved. Is the device plugged in") == 1
+    assert told.count("no message on /joy for 0.3 s: it was in use, so the arm is held until it is back. Is the") == 1
     assert told.count("/joy: the device is there") == 1
 
 
@@ -143,7 +143,7 @@ def test_messages_that_make_no_sense_are_refused_and_told(graph, device, capfd):
     device.axes = [float("nan"), 0.0, 0.0]
     until_sent(graph, *STILL)
     device.axes = [1.0]
-    assert wait(graph, 0.3) == []
+    assert {action.source for action in wait(graph, 0.3)} == {Source.HOLD}
     told = "".join(capfd.readouterr())
     assert "refused (refusal 1): joy: axes: expected finite numbers, found [nan  0.  0.]" in told
     device.axes = [1.0, 0.0, 0.0]

@@ -134,7 +134,23 @@ def test_with_always_it_sends_from_the_start_at_its_rate(listening, terminal):
     assert 10 <= len(listening.heard["intervention"]) <= 21
 
 
-@pytest.mark.parametrize("end", ["\x03", signal.SIGTERM, signal.SIGINT], ids=str)
+def test_a_held_key_ends_one_episode_and_ctrl_s_stops_the_arm_like_any_other_key(listening, terminal):
+    terminal.start()
+    listening.until(lambda: terminal.shows("nothing is sent"))
+    for _ in range(10):
+        terminal.type("y")
+        listening.drain()
+    terminal.type("\x13")
+    listening.until(lambda: terminal.shows("hold still, the policy too"))
+    hear(listening, terminal, 0.0, 0.0, 0.0, None)
+    listening.heard["intervention"].clear()
+    began = time.monotonic()
+    listening.until(lambda: time.monotonic() - began > 1.0)
+    assert len(listening.heard["intervention"]) > 5
+    assert [said.success for said in listening.heard["outcome"]] == [True]
+
+
+@pytest.mark.parametrize("end", ["\x03", signal.SIGTERM, signal.SIGINT, signal.SIGQUIT], ids=str)
 def test_however_it_ends_the_arm_is_stopped_and_the_terminal_as_before(listening, terminal, end):
     process = terminal.start("--speed", "1")
     listening.until(lambda: terminal.shows("nothing is sent"))
@@ -168,6 +184,7 @@ def test_while_it_is_suspended_the_terminal_is_as_before(listening, terminal):
     state = Path(f"/proc/{process.pid}/stat")
     listening.until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T", "suspended")
     assert termios.tcgetattr(terminal.slave) == terminal.modes
+    assert terminal.shows("suspended: nothing is sent any more, so the policy may act")
     process.send_signal(signal.SIGCONT)
     listening.until(lambda: terminal.raw, "keys again")
     terminal.type("w")

@@ -129,6 +129,13 @@ def test_the_gripper_is_any_element_that_the_parameter_names():
     person = joy(PLAIN, gripper=1, gripper_start=-0.5, axes=(0, 1, 2))
     person.hear([0.1, 0.2, 0.3], [], 0.0)
     moves(person, 0.0, 0.1, -0.5, 0.2, 0.3)
+    person.hear([0.0, 0.0, 0.0], [1], 1.0)
+    moves(person, 1.0, 0.0, -1.0, 0.0, 0.0)
+    person.hear([0.0, 0.0, 0.0], [], 1.1)
+    holds(person, 2.0)
+    assert person.command(9.0) is None
+    person.hear([0.1, 0.2, 0.3], [], 10.0)
+    moves(person, 10.0, 0.1, -1.0, 0.2, 0.3)  # what the hand holds is not dropped: there is no "as it is" for this one
     assert joy(PLAIN, gripper=0, always=True).command(0.0).action.tolist() == [1.0, 0.0, 0.0, 0.0]
 
 
@@ -159,13 +166,36 @@ def test_a_device_that_falls_silent_stops_the_arm(always):
     assert not person.lost(1.5)
     assert person.lost(1.6)
     holds(person, 1.6)
-    if always:
-        holds(person, 1.7)
-    else:
-        assert person.command(1.7) is None
-    person.hear([0.5, 0.0, 0.0], [], 3.0)
-    assert not person.lost(3.0)
-    moves(person, 3.0, 0.5, 0.0, 0.0, -1.0 if always else KEEP)
+    for now in (1.7, 2.9, 99.0):  # nobody has let go
+        holds(person, now, -1.0)
+    person.hear([0.5, 0.0, 0.0], [], 100.0)
+    assert not person.lost(100.0)
+    moves(person, 100.0, 0.5, 0.0, 0.0, -1.0)
+
+
+@pytest.mark.parametrize(("parameters", "buttons", "held"), [
+    ({}, [], False), ({"enable_button": 4}, [], False), ({"enable_button": 4}, [0, 0, 0, 0, 1], True)])
+def test_a_device_that_falls_silent_while_nobody_moves_it_lets_the_policy_act(parameters, buttons, held):
+    person = joy(timeout=0.5, linger=0.1, **parameters)
+    person.hear([0.0, 0.0, 0.0], buttons, 1.0)
+    assert person.lost(2.0)
+    assert [person.command(now) is not None for now in (2.0, 2.1, 9.0)] == [held] * 3
+
+
+def test_another_space_forgets_neither_a_stop_nor_a_button_that_is_pressed():
+    parameters = {"stop_button": 3, "success_button": 4}
+    before, after = (joy(spec, **parameters) for spec in (PANDA, TURNING))
+    before.hear([0.0, 0.0, 0.0], [0, 0, 0, 1, 1], 1.0)
+    assert before.take_verdict() is True
+    holds(before, 1.0)
+    after.go_on_from(before)
+    after.hear([0.0, 0.0, 0.0], [0, 0, 0, 1, 1], 1.1)
+    assert after.take_verdict() is None
+    holds(after, 9.0)
+    after.hear([0.0, 0.0, 0.0], [], 9.1)
+    after.hear([0.0, 0.0, 0.0], [0, 0, 0, 1], 9.2)
+    holds(after, 9.2)
+    assert after.command(9.3) is None
 
 
 def test_with_always_the_arm_is_held_before_and_between():
@@ -354,6 +384,42 @@ def test_space_turns_always_on_and_off():
     person.press(" ", 101.0)
     holds(person, 101.0)
     assert person.command(102.0) is None
+
+
+def held_down(person: KeyTeleoperator, key: str, since: float, until: float) -> None:
+    """Press a key as a keyboard does that repeats it after 0.66 s, 25 times a second."""
+    person.press(key, since)
+    for now in np.arange(since + 0.66, until, 0.04):
+        person.press(key, now)
+
+
+def test_a_space_that_is_held_down_stops_the_policy_for_however_long():
+    for until in np.arange(1.0, 3.0, 0.04):
+        person = KeyTeleoperator(PANDA, 0.5)
+        held_down(person, " ", 0.0, until)
+        holds(person, 9.0)
+        person.press(" ", 10.0)
+        holds(person, 10.0)
+        assert person.command(11.0) is None
+        held_down(person, " ", 20.0, 20.0 + until)  # stops
+        held_down(person, " ", 30.0, 30.0 + until)  # would let it act, but who holds it down does not want that
+        holds(person, 40.0)
+
+
+def test_a_gripper_key_that_is_held_down_counts_once():
+    person = KeyTeleoperator(PANDA, 0.5)
+    for at, opening in ((0.0, -1.0), (10.0, 1.0), (20.0, -1.0)):
+        held_down(person, "g", at, at + 2.0)
+        moves(person, at + 2.1, 0.0, 0.0, 0.0, opening)
+
+
+def test_a_word_is_taken_once_however_long_its_key_is_held_down():
+    person = KeyTeleoperator(PANDA, 0.5)
+    taken = []
+    for key, now in zip("yyyynnywy", (0.0, 0.66, 0.7, 1.3, 1.4, 1.5, 5.0, 5.1, 5.2), strict=True):
+        person.press(key, now)
+        taken.append(person.take_verdict())
+    assert taken == [True, None, None, None, False, None, True, None, True]
 
 
 def test_every_arm_can_be_moved_or_it_is_said_what_cannot():

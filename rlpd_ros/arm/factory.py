@@ -28,7 +28,7 @@ def make_arm(config: ArmConfig) -> ArmDriver:
             raise ConfigError(f"MuJoCo cannot draw by MUJOCO_GL={wanted}: {error}; {NEEDED}") from error
         return MujocoArm(config)
     module, colon, name = config.arm.partition(":")
-    if not colon:
+    if not (colon and name) or module.startswith(".") or not module:
         raise ConfigError(f"arm: expected mujoco, gymnasium, or MODULE:CLASS of your own, found {config.arm!r}")
     try:
         make = getattr(import_module(module), name)

@@ -70,9 +70,13 @@ class GymnasiumArm:
         command = flat.reshape(self._action_space.shape).astype(self._action_space.dtype)
         raw, reward, terminated, truncated, info = self._env.step(command)
         self._executed, self._over = admitted, bool(terminated or truncated)
+        try:
+            observation = self._observe(raw)
+        except DataError as error:  # which would mean that nothing has moved
+            raise RuntimeError(str(error)) from error
         reward = float(reward)
         success = self._success(info, bool(terminated), reward)
-        return StepResult(self._observe(raw), reward, bool(terminated), bool(truncated and not terminated), success,
+        return StepResult(observation, reward, bool(terminated), bool(truncated and not terminated), success,
                           admitted.copy())
 
     def hold(self) -> StepResult:

@@ -30,7 +30,6 @@ from rlpd_ros.untrusted import Refusals
 if TYPE_CHECKING:
     from rclpy.node import Node
 
-VERDICTS = {"y": True, "n": False}  # keys that end an episode, in success or without
 CLEAR = "\r\x1b[K"  # to the line's beginning, then delete it
 
 
@@ -52,7 +51,7 @@ def main(options: argparse.Namespace) -> int:
         nonlocal ended
         ended = True
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, end)
     keyboard = sys.stdin.fileno()
     with _node(options.namespace) as (node, spin), raw_terminal(keyboard):
@@ -99,10 +98,11 @@ class Panel:
         for key in split_keys(text):
             if key == "q":
                 return False
-            if key in VERDICTS:
-                self._interventions.judge(VERDICTS[key])
-            elif self._person is not None:
+            if self._person is not None:
                 self._person.press(key, now)
+                verdict = self._person.take_verdict()
+                if verdict is not None:
+                    self._interventions.judge(verdict)
         return bool(text)  # without any text the terminal is gone
 
     def send(self) -> None:
@@ -158,7 +158,7 @@ def _write(text: str) -> None:
 
 @contextlib.contextmanager
 def raw_terminal(terminal: int) -> Iterator[None]:
-    """Have the keys of a terminal (file descriptor) delivered at once, and not shown.
+    """Have the keys of a terminal (file descriptor) delivered at once, Ctrl-S too, and not shown.
 
     Afterwards it is as it was, and also while Ctrl-Z suspends the program. What was typed and not read is dropped.
     """
@@ -169,14 +169,21 @@ def raw_terminal(terminal: int) -> Iterator[None]:
             termios.tcflush(terminal, termios.TCIFLUSH)
             termios.tcsetattr(terminal, termios.TCSANOW, before)
 
+    def listen() -> None:
+        tty.setcbreak(terminal, termios.TCSANOW)
+        modes = termios.tcgetattr(terminal)
+        modes[0] &= ~termios.IXON  # Ctrl-S would stop this program's output, and with that all of it
+        termios.tcsetattr(terminal, termios.TCSANOW, modes)
+
     def suspend(*_: object) -> None:
+        _write(f"{CLEAR}suspended: nothing is sent any more, so the policy may act\n")
         restore()
         os.kill(os.getpid(), signal.SIGSTOP)
-        tty.setcbreak(terminal, termios.TCSANOW)  # the shell has continued the program
+        listen()  # the shell has continued the program
 
     previous = signal.signal(signal.SIGTSTP, suspend)
     try:
-        tty.setcbreak(terminal, termios.TCSANOW)
+        listen()
         yield
     finally:
         signal.signal(signal.SIGTSTP, previous)

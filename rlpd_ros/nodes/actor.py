@@ -58,6 +58,9 @@ class ActorNode(Node):
         self._session = new_session(self._kind)
         self._actor: Actor | None = None
         self._early_policy = None  # arrived before the space
+        self._arm = ""  # session whose observations are of the space that is known
+        self._space_is_new = False  # one came since that session's first observation
+        self._lacks_space = False  # the newest observation is of another session, whose space has not come
         self._reset_call: Future | None = None
         self._told_at = -1.0  # of a policy
         self._offered = self._published = ("", 0)  # session and version of the policy that came last, that is out
@@ -85,12 +88,13 @@ class ActorNode(Node):
 
     def _on_space(self, message) -> None:
         spec = messages.to_space_spec(message)
-        if self._actor is not None and self._actor.spec.fingerprint == spec.fingerprint:
+        self._space_is_new = True
+        changes = self._actor.spec.changes(spec, "before", "now") if self._actor is not None else []
+        if self._actor is not None and not changes:
             return
         policy = self._make_policy(spec)
         if self._actor is not None:
-            differences = "; ".join(self._actor.spec.difference(spec, "before", "now"))
-            self.warn(f"the arm driver's space has changed: {differences}. Starting over with the new one")
+            self.warn(f"the arm driver's space has changed: {'; '.join(changes)}. Starting over with the new one")
             self._actor.sender.close()
             self._session = new_session(self._kind)
         policy.compile()  # now, so that no control step waits for it
@@ -141,8 +145,16 @@ class ActorNode(Node):
         return self._actor is not None and not self._actor.spec.lockstep
 
     def _on_observation(self, message) -> None:
-        if self._actor is not None:
-            self._actor.observe(messages.to_time_step(message, self._actor.spec))
+        if self._actor is None:
+            return
+        is_new = message.session != self._arm  # the arm has been started anew, and may be another one
+        self._lacks_space = is_new and not self._space_is_new
+        if self._lacks_space:
+            return
+        now = messages.to_time_step(message, self._actor.spec)
+        if is_new:
+            self._arm, self._space_is_new = now.session, False
+        self._actor.observe(now)
 
     def _on_policy(self, message) -> None:
         self._offered = message.session, message.version
@@ -176,7 +188,7 @@ class ActorNode(Node):
             self._reset_call = None  # who is gone never answers
         if self._actor is not None:
             self._actor.tick()
-        self._space.check(missing=self._actor is None)
+        self._space.check(missing=self._actor is None or self._lacks_space)
         if self._policies is not None:
             self._policies.check(missing=self._lacks_policy())
 

@@ -101,8 +101,8 @@ class LearnerNode(Node):
         spec = messages.to_space_spec(message)
         if self._starting is None:
             self._spec, self._starting = spec, self._start(spec)
-        elif self._spec.fingerprint != spec.fingerprint:
-            self._space_difference = "; ".join(self._spec.difference(spec, "this run has", "the arm now has"))
+        elif changes := self._spec.changes(spec, "this run has", "the arm now has"):
+            self._space_difference = "; ".join(changes)
             self.warn(f"the arm driver's space differs from that of this run: {self._space_difference}")
         else:
             self._space_difference = ""

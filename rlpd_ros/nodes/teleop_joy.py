@@ -43,6 +43,8 @@ class TeleopJoyNode(Node):
             if self._person is None:
                 raise
             raise DataError(str(error)) from error  # what once worked shall go on
+        if self._person is not None:
+            person.go_on_from(self._person)
         self._person, self._lockstep = person, spec.lockstep
         self.get_logger().info(f"space {spec.fingerprint} of {spec.robot}: {person}")
 
@@ -75,8 +77,10 @@ class TeleopJoyNode(Node):
         if lost != self._lost:
             self._lost = lost
             if lost:
+                held = self._person is not None and self._person.pauses(time.monotonic())
+                what = "it was in use, so the arm is held until it is back" if held else "it moves nothing"
                 self.get_logger().warning(
-                    f"no message on {self._joy.topic_name} for {self._config.timeout:g} s: the arm is not moved. Is "
+                    f"no message on {self._joy.topic_name} for {self._config.timeout:g} s: {what}. Is "
                     "the device plugged in, its node running, and joy remapped to its topic?")
             else:
                 self.get_logger().info(f"{self._joy.topic_name}: the device is there")

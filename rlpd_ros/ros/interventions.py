@@ -25,20 +25,20 @@ class Interventions:
     def __init__(self, node: Node, on_space: Callable[[SpaceSpec], None], refusals: Refusals) -> None:
         self._session = new_session(node.get_name())
         self._on_space = on_space
-        self._fingerprint = ""
+        self._spec: SpaceSpec | None = None
         self._publisher = qos.publisher(node, qos.INTERVENTION)
         self._outcomes = qos.publisher(node, qos.OUTCOME)
         self._space = LatchedSubscription(node, qos.SPACE_SPEC, self._receive, refusals)
 
     def _receive(self, message: Any) -> None:
         spec = messages.to_space_spec(message)
-        if spec.fingerprint != self._fingerprint:
+        if self._spec is None or self._spec.changes(spec):
             self._on_space(spec)
-            self._fingerprint = spec.fingerprint
+            self._spec = spec
 
     def check(self) -> None:
         """Ask for the space again if it was published and never came. To be called often."""
-        self._space.check(missing=not self._fingerprint)
+        self._space.check(missing=self._spec is None)
 
     @property
     def listeners(self) -> int:
