@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from rlpd_ros.arm.config import ArmConfig
@@ -14,6 +15,8 @@ from rlpd_ros.arm.interruption import stopping_between_motions
 from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.ros.bags import TransitionLog
 from rlpd_ros.types import new_session
+
+STARTS = 2**31  # added to the seed of start positions: training with the same seed shall begin elsewhere
 
 
 def record_demonstrations(configuration: ArmConfig, bag: Path, episodes: int = EPISODES,
@@ -27,7 +30,8 @@ def record_demonstrations(configuration: ArmConfig, bag: Path, episodes: int = E
         raise ConfigError(f"episodes: expected at least 1, found {episodes}")
     if bag.exists():
         raise ConfigError(f"{bag} exists already and is not overwritten; choose another name")
-    with stopping_between_motions() as stop_if_asked, closing(make_arm_alone(configuration)) as arm:
+    starts = replace(configuration, seed=(configuration.seed + STARTS) % 2**32)
+    with stopping_between_motions() as stop_if_asked, closing(make_arm_alone(starts)) as arm:
         expert = arm.expert(EXPERT_NOISE, configuration.seed)
         if expert is None:
             raise ConfigError(f"{arm.spec.robot} has no scripted expert: record demonstrations with a person "

@@ -246,6 +246,15 @@ def test_record_makes_a_bag_of_successes(tmp_path, capsys):
     assert capsys.readouterr().out == f"3 demonstrations, {manifest.total} transitions: {tmp_path / 'bag'}\n"
 
 
+def test_demonstrations_begin_elsewhere_than_training_with_the_same_seed(tmp_path):
+    assert main(["record", str(tmp_path / "bag"), "--episodes", "3", "--seed", "5"]) == 0
+    shown = [record.observation.state for record in read_demonstrations([tmp_path / "bag"]).records if record.step == 0]
+    arm = make_arm(ArmConfig(seed=5))
+    met = [arm.reset().state for _ in range(20)]
+    assert len(shown) == 3
+    assert all(np.abs(a - b).max() > 1e-4 for a in shown for b in met)
+
+
 def test_eval_prints_one_json_object_and_the_same_for_the_same_seed(tmp_path, capsys):
     run = make_run(tmp_path)
     for seed in ("7", "7", "8"):

@@ -90,6 +90,19 @@ def test_choices_of_the_same_worth_are_no_difference_and_others_are():
         verify(replace(snapshot, probe_action=np.append(snapshot.probe_action[:-1], np.float32(0.5))), policy, SPEC)
 
 
+def test_the_gripper_counts_in_the_target_entropy_as_any_element_does():
+    batch = Batch({"state": np.zeros((1, 8, 2), np.float32)}, np.zeros((1, 8, 3), np.float32),
+                  np.zeros((1, 8), np.float32), np.zeros((1, 8), np.float32),
+                  {"state": np.zeros((1, 8, 2), np.float32)}, np.zeros((1, 8), np.float32))
+    settings = {"num_qs": 1, "num_min_qs": 1, "critic_hidden_dims": (8,), "utd_ratio": 1}
+    entropy = float(Agent.create(SPEC, CONFIG, AgentConfig(**settings), 0).update(batch)[1]["entropy"])
+    assert entropy > 0.1
+    for share, rises in ((1 / 3.5, False), (1 / 2.5, True)):  # of it, per element: of three less than it, and more
+        agent = Agent.create(SPEC, CONFIG, AgentConfig(**settings, target_entropy_per_dim=share * entropy), 0)
+        before = float(agent.temperature.params)
+        assert (float(agent.update(batch)[0].temperature.params) > before) is rises
+
+
 def test_a_space_without_a_gripper_is_refused():
     with pytest.raises(ConfigError, match=r"expected a last action field of one element.*found motion \(2\)$"):
         Policy(replace(SPEC, action=SPEC.action[:1]), CONFIG)

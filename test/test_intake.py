@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from learner_world import SPEC, World, make_record
+from learner_world import LENGTH, SPEC, World, make_record
 
 from rlpd_ros.data.demonstrations import DemonstrationManifest, validate_manifest
-from rlpd_ros.data.intake import MAX_MANIFESTS
+from rlpd_ros.data.intake import MAX_MANIFESTS, Intake
 from rlpd_ros.data.ledger import MAX_SESSIONS
+from rlpd_ros.data.replay_buffer import ReplayBuffer
 from rlpd_ros.errors import DataError
-from rlpd_ros.status import LearnerState
-from rlpd_ros.types import (
-    Observation,
-    Source,
-)
+from rlpd_ros.status import LearnerReport, LearnerState
+from rlpd_ros.types import Observation, Source, SpaceField, TransitionRecord
 
 
 def test_only_the_next_in_order_is_taken() -> None:
@@ -252,6 +250,30 @@ def test_demonstrations_that_have_no_room_are_named_and_not_trained_without() ->
     world.demonstrate(10)
     assert len(world.warnings) == 1
     assert waiting(world).startswith("demo_buffer_capacity 7: expected room for the 10 transitions that")
+
+
+def test_demonstrations_that_once_had_room_are_not_missed_when_interventions_push_them_out() -> None:
+    """Of images a buffer has room for an eighth more than its capacity, and short interventions need more than that."""
+    spec = replace(SPEC, observation=(*SPEC.observation, SpaceField.image("front", 4, 4)))
+    image = {"front": np.zeros((4, 4, 3), np.uint8)}
+
+    def seen(record: TransitionRecord) -> TransitionRecord:
+        final = record.final_observation and replace(record.final_observation, images=image)
+        return replace(record, observation=replace(record.observation, images=image), final_observation=final,
+                       space_fingerprint=spec.fingerprint)
+
+    buffers = ReplayBuffer(spec, 1000), ReplayBuffer(spec, 40)
+    intake = Intake(spec, *buffers, LearnerReport("learner"), lambda record: None, lambda text: None, lambda: 0.0)
+    intake.expect_demonstrations("demos-1", 40)
+    for sequence in range(1, 41):
+        assert intake.lacking_demonstrations()
+        intake.receive_demonstration(seen(make_record(sequence, "demos-1")))
+    assert not intake.lacking_demonstrations()
+    for sequence in range(1, 201):
+        helped = sequence % LENGTH == 2
+        intake.receive(seen(make_record(sequence, source=Source.INTERVENTION if helped else Source.POLICY)))
+        assert not intake.lacking_demonstrations()
+    assert buffers[1].stored < 40
 
 
 def test_interventions_that_push_demonstrations_out_are_told_of_once() -> None:

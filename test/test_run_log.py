@@ -118,6 +118,24 @@ def test_interventions_stay_for_they_are_demonstrations(tmp_path):
     assert drawn.shown.all()
 
 
+@pytest.mark.parametrize("between", [0, 60])
+def test_the_file_that_completes_an_intervention_stays_too(tmp_path, between):
+    """The last record of a file is an intervention; what follows it comes in the next, or after what others sent."""
+    records, config = make_records(STATE, TOTAL), replace(SMALL, log_file_size=0.0115)  # ends amidst an episode
+    life, at = Life(tmp_path / "log", config), 0
+    while files(tmp_path / "log") in ([], ["log_0.mcap"]):
+        life.receive([records[at]])
+        at += 1
+    assert not records[at - 2].last
+    for last in (at - 3, at - 2, at - 1):  # the second of them ends the file
+        path = tmp_path / f"log{last}"
+        shown = [replace(r, source=Source.INTERVENTION if i == last else Source.POLICY) for i, r in enumerate(records)]
+        life = Life(path, config).receive(shown[:last + 1]).receive(make_records(STATE, between, "actor-2"))
+        life.receive(shown[last + 1:])
+        assert len(files(path)) < 0.5 * (TOTAL + between) / at
+        assert len(life.intake._demos) == len(Life(path, config).intake._demos) > 0
+
+
 def test_sessions_that_are_gone_from_the_log_are_not_forgotten(tmp_path):
     life = Life(tmp_path / "log").receive(make_records(STATE, 30, "early")).receive(make_records(STATE, TOTAL))
     assert {record.session for record in TransitionLog.read(tmp_path / "log", STATE)} == {"actor-1"}

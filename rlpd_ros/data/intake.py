@@ -40,6 +40,7 @@ class Intake:
         self._expected: dict[str, int] = {}  # demonstration transitions by session
         self._demo_error = ""
         self._demonstrated = 0  # transitions that demonstrations made
+        self._had_room = True  # for all of those, when the last of them came
         self._warned_of_room = False
         self._strangers = 0  # transitions of sessions that can have no account
 
@@ -63,6 +64,7 @@ class Intake:
             for transition in self._assembler.add(record):
                 self._insert_demonstration(transition)
                 self._demonstrated += 1
+            self._had_room = self._demos.stored >= self._demonstrated  # interventions may push them out later
 
     def restore(self, record: TransitionRecord) -> None:
         """Take one transition out of the log of an earlier life of this run."""
@@ -183,7 +185,7 @@ class Intake:
             if incomplete:
                 return (f"{incomplete} of the {expected} demonstration transitions cannot be completed: expected the "
                         "next one of the same episode after each, or its end; use the demo loader of this version")
-            if self._demos.stored < self._demonstrated:
+            if not self._had_room:
                 return (f"demo_buffer_capacity {self._demos.capacity}: expected room for the {self._demonstrated} "
                         "transitions that the demonstrations make, and the first of them are gone: raise it")
             return "" if len(self._demos) or self._demos.waiting else "the demonstrations hold no complete transition"

@@ -154,7 +154,8 @@ class Agent(struct.PyTreeNode):
             self.actor.params, agent.critic.params, seen, actor_key, batch.actions[-1], batch.shown[-1])
         grads, actor_info = self.shares.total((grads, actor_info))
         actor = self.actor.apply_gradients(grads, self.config.actor_lr)
-        target_entropy = self.config.target_entropy_per_dim * self.actor_network.action_size
+        discrete = int(self.grasp_network is not None)  # the gripper counts, although it is not drawn: as in HIL-SERL
+        target_entropy = self.config.target_entropy_per_dim * (self.actor_network.action_size + discrete)
         grads = jax.grad(temperature_loss)(self.temperature.params, actor_info["entropy"], target_entropy)
         temperature = self.temperature.apply_gradients(grads, self.config.temperature_lr)
 

@@ -82,12 +82,18 @@ class Tally:
     last: dict[str, int] = field(default_factory=dict)  # sequence, by session
     complete: int = 0  # of them, as a buffer counts them
     interventions: int = 0
+    waiting: set[str] = field(default_factory=set)  # sessions whose last one is an intervention, to be completed
 
     def add(self, record: TransitionRecord, complete: int) -> None:
         self.stored[record.session] += 1
         self.last[record.session] = record.sequence
         self.complete += complete
-        self.interventions += record.source is Source.INTERVENTION
+        intervened = record.source is Source.INTERVENTION
+        self.interventions += intervened
+        if intervened and not record.last:
+            self.waiting.add(record.session)
+        else:
+            self.waiting.discard(record.session)
 
 
 @dataclass

@@ -27,9 +27,9 @@ class RunLog:
     """A ``TransitionLog`` that is restored from, synchronised as ``config`` says, and kept from growing for ever.
 
     A file is deleted when the files after it hold more than ``capacity`` complete transitions, so that they fill the
-    online buffer without it. One with interventions stays: they are demonstrations. What deleted files held is still
-    known by its numbers: ``accounts``. What the death of an earlier life, or of its machine, left unreadable is told in
-    ``lost``, for people.
+    online buffer without it. One with interventions stays, and one that completes them: they are demonstrations. What
+    deleted files held is still known by its numbers: ``accounts``. What the death of an earlier life, or of its
+    machine, left unreadable is told in ``lost``, for people.
     """
 
     def __init__(self, path: Path, spec: SpaceSpec, config: LogConfig, capacity: int,
@@ -108,10 +108,11 @@ class RunLog:
     def _delete_what_is_not_needed(self, finished: dict[str, Tally]) -> None:
         needed = self._capacity + MAX_SESSIONS  # so many may have been waiting for what a deleted file completes
         later = 0 if any(tally is self._open for tally in finished.values()) else self._open.complete
+        tallies = {name: self._restored.get(name, tally) for name, tally in finished.items()}
+        completing = _completing(tallies)
         unneeded = []
-        for name in reversed(finished):
-            tally = self._restored.get(name, finished[name])
-            if later >= needed and not tally.interventions:
+        for name, tally in reversed(tallies.items()):
+            if later >= needed and not tally.interventions and name not in completing:
                 unneeded.append((name, tally))
             later += tally.complete
         for name, tally in reversed(unneeded):
@@ -141,3 +142,14 @@ class RunLog:
         except (DataError, OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: expected what deleted files of the log held, found something else: "
                             f"{printable(error)}") from error
+
+
+def _completing(tallies: dict[str, Tally]) -> set[str]:
+    """Return the files, of those given from the oldest to the newest, that complete an intervention of one before."""
+    waiting: set[str] = set()
+    found = set()
+    for name, tally in tallies.items():
+        completed = waiting & tally.stored.keys()
+        found |= {name} if completed else set()
+        waiting = (waiting - completed) | tally.waiting
+    return found
