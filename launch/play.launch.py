@@ -26,7 +26,8 @@ def start(context) -> list:
     """Return one action per process of the graph."""
     values = arguments_of(context, ARGUMENTS)
     nodes, namespace = split(values["nodes"]), values["namespace"]
-    files = prepared({"play": values["run"], "namespace": namespace}, "--config", *split(values["params_file"]),
-                     "--nodes", *nodes)["parameter_files"]
-    processes = play_graph(values["run"], tuple(files), int(values["episodes"]), nodes, namespace)
+    play = prepared({"episodes": values["episodes"], "namespace": namespace},
+                    "--play=" + values["run"],  # also if it is empty: without it a training run would be prepared
+                    "--config", *split(values["params_file"]), "--nodes", *nodes)
+    processes = play_graph(values["run"], tuple(play["parameter_files"]), play["episodes"], nodes, namespace)
     return [to_action(process, values["log_level"]) for process in processes]

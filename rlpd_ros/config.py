@@ -53,7 +53,7 @@ def from_mapping(config_type: type[Config], values: Mapping[str, Any], where: st
     for name, value in values.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(sorted(known))}"
+            hint = f"; did you mean '{near[0]}'?" if near else "; see 'Configure it' in README.md, or `ros2 param list`"
             raise ConfigError(f"{where}: unknown parameter '{name}'{hint}")
         f = known[name]
         checked[name] = _checked(f"{where}: parameter '{name}'", value, f.default, f.metadata["range"])

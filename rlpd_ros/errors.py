@@ -8,6 +8,10 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
 
+BROKEN_PIPE = 141
+"""Exit status if nobody reads any more what is printed, as shells have it."""
+
+
 class RlpdError(Exception):
     """One line for the user: what is wrong, what was expected, what was found, what to do."""
 

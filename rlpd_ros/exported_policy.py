@@ -6,6 +6,7 @@ The file is one line of JSON (the fields of PolicySnapshot but for the arrays' b
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -37,6 +38,8 @@ def save_policy(path: Path, snapshot: PolicySnapshot) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):  # it may not even be there
+            partial.unlink()
         raise DataError(f"{path}: cannot write the policy: {error.strerror}") from error
 
 

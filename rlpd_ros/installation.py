@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 from pathlib import Path
 
 import rlpd_ros
@@ -33,3 +35,15 @@ def make_known() -> None:
     known = [path for path in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if path]
     if str(prefix()) not in known:
         os.environ["AMENT_PREFIX_PATH"] = os.pathsep.join([str(prefix()), *known])
+
+
+def find_log_folder() -> None:
+    """Let ROS write its logs into a temporary folder where it has no other: it would start no node otherwise."""
+    folder = os.environ.get("ROS_LOG_DIR") or os.path.join(os.environ.get("ROS_HOME") or "~/.ros", "log")
+    writable = False
+    if os.environ.get("HOME"):  # without, ROS does not know what ~ is
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.expanduser(folder), exist_ok=True)
+            writable = os.access(os.path.expanduser(folder), os.W_OK)
+    if not writable:
+        os.environ["ROS_LOG_DIR"] = os.path.join(tempfile.gettempdir(), f"rlpd_ros_log_{os.getuid()}")

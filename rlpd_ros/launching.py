@@ -66,8 +66,8 @@ def to_action(process: Process, log_level: str) -> Node:
 def prepared(values: Mapping[str, str], *arguments: str) -> dict[str, Any]:
     """Let the nodes' own Python prepare what shall start: this one may lack their libraries.
 
-    ``values``: those of the launch arguments that the command has by the same name. Raises RuntimeError in one line,
-    after what an arm has printed.
+    ``values``: those of the launch arguments that the command has by the same name; an empty one is its default.
+    Raises RuntimeError in one line, after what an arm has printed.
     """
     command = ["python3", "-m", "rlpd_ros.cli.prepare", *arguments,
                *(f"--{name}={value}" for name, value in values.items() if value)]

@@ -21,7 +21,7 @@ from rlpd_ros.errors import ConfigError, DataError
 from rlpd_ros.exported_policy import load_policy
 from rlpd_ros.graph import namespaces_of_arms, play_graph, train_graph
 from rlpd_ros.ros.bags import find_bags, read_demonstrations
-from rlpd_ros.ros.parameters import QOS_PREFIX, USE_SIM_TIME, load_parameter_file, refuse_sim_time
+from rlpd_ros.ros.parameters import QOS_PREFIX, USE_SIM_TIME, expect_qos, load_parameter_file, refuse_sim_time
 from rlpd_ros.runs import RunDirectory, write_atomically
 from rlpd_ros.settings import NODES, TOOLS, ArmConfig, LearnerConfig, LoaderConfig
 from rlpd_ros.untrusted import parse_yaml, printable, read_text
@@ -80,6 +80,7 @@ class Configurations:
             return
         having = [node for node in nodes if any(name in _names(config_type) for config_type in EVERY[node])]
         if name.startswith(QOS_PREFIX):
+            expect_qos(name, value, where)
             having = nodes
         elif not having:  # let the error message suggest what was meant
             known = {known for node in nodes for config_type in EVERY[node] for known in _names(config_type)}
@@ -246,6 +247,8 @@ def resume_run(path: str | Path, demos: tuple[str, ...] = (), overrides: Iterabl
     Raises ConfigError or DataError, and leaves the run as it was, if it cannot go on with these.
     """
     run = RunDirectory.open(path)
+    if not nodes or "learner" in nodes:  # if one is at work, nothing may be started or written
+        os.close(run.lock())
     configurations = read_configurations(run)
     began, here = read_text(run.arms).strip() if run.arms.exists() else "", namespace_options(namespace, arms)
     if began and began != shlex.join(here):

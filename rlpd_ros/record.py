@@ -42,6 +42,7 @@ def record_demonstrations(configuration: ArmConfig, bag: Path, episodes: int = E
             for records in demonstrate(arm, expert, new_session("expert"), episodes, stop_if_asked):
                 for record in records:
                     log.write(record)
+                log.flush()  # what is shown survives whatever ends this process
                 transitions, done = transitions + len(records), done + 1
                 tell(done)
         if done < episodes:

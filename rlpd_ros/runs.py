@@ -100,6 +100,8 @@ class RunDirectory:
     @classmethod
     def open(cls, path: str | Path, to_go_on: bool = True) -> RunDirectory:
         """Return the existing run at ``path``, whole if it is ``to_go_on``. Raises DataError if it is not there."""
+        if path == "":  # of a shell's unset variable: it would mean the working folder
+            raise DataError("run: expected the folder of a run, found nothing")
         run = cls(absolute(path))
         if not run.path.is_dir():
             raise DataError(f"{run.path}: expected the folder of a run, found "
@@ -235,7 +237,7 @@ def write_atomically(path: Path, text: str) -> None:
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:  # paths may be no text
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

@@ -50,7 +50,10 @@ def read_text(path: Path, limit: int = MAX_PLAIN_FILE) -> str:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Reads numbers as ROS and YAML 1.2 do (3e-4 is one), and no aliases, as ROS: a few can stand for gigabytes."""
+    """Reads numbers as ROS and YAML 1.2 do (3e-4 is one), and no aliases, as ROS: a few can stand for gigabytes.
+
+    No key may be there twice either: the last one would count, without a word.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -66,6 +69,17 @@ class _PlainLoader(yaml.SafeLoader):
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        marks: dict[tuple[str, str], Any] = {}
+        for key, _ in node.value:  # before << is replaced by what it stands for, which may be overridden
+            name = (key.tag, str(key.value))
+            if name in marks and key.tag != "tag:yaml.org,2002:merge":
+                text = f"key '{printable(key.value, MAX_NAME)}' is there twice, first in line {marks[name].line + 1}"
+                raise yaml.composer.ComposerError(None, None, text, key.start_mark)
+            marks[name] = key.start_mark
+        return node
 
 
 EXPONENT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every arm driver must do, whatever it drives."""
 
+import os
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -236,6 +238,48 @@ def test_closing_twice_is_harmless(arm):
 def test_an_arm_that_is_not_there_is_named(arm, says):
     with pytest.raises(ConfigError, match=says):
         make_arm(ArmConfig(arm=arm))
+
+
+@pytest.mark.parametrize(("arm", "says"), [
+    ("json:dumps", "expected a class of an arm, found dumps, which makes none: .*ArmConfig is not JSON serializable"),
+    ("pathlib:Path", "expected a class of an arm, found Path, which makes none: "),
+    ("builtins:max", "max cannot be made with"),
+    ("builtins:repr", "expected an arm with spec, reset, step, hold, close, found 'str' without spec, reset, step, "
+                      "hold, close; see docs/your_arm.md")])
+def test_what_makes_no_arm_is_refused_in_one_line(arm, says):
+    with pytest.raises(ConfigError, match=says) as caught:
+        make_arm(ArmConfig(arm=arm))
+    assert "\n" not in str(caught.value)
+
+
+class Broken:
+    """An arm, but for a fault in it."""
+
+    def __init__(self, config):
+        self.speed = config.speed
+
+    def reset(self, seed=None):
+        return seed
+
+
+def refuse(config):
+    raise ConfigError("robot_ip: expected an address")
+
+
+@pytest.mark.parametrize(("name", "error"), [("Broken", AttributeError), ("refuse", ConfigError)])
+def test_what_goes_wrong_in_somebodys_arm_is_left_as_it_is(name, error):
+    with pytest.raises(error, match=r"^('ArmConfig' object has no attribute 'speed'|robot_ip: expected an address)$"):
+        make_arm(ArmConfig(arm=f"{__name__}:{name}"))
+
+
+def test_a_renderer_that_mujoco_does_not_know_is_said_in_one_line(tmp_path):
+    code = ("from rlpd_ros.arm.factory import *\n"
+            "try: make_arm(ArmConfig())\n"
+            "except ConfigError as error: print(error)")
+    said = subprocess.check_output([sys.executable, "-c", code], env=os.environ | {"MUJOCO_GL": "foo"}, cwd=tmp_path,
+                                   text=True)
+    assert said.startswith("MuJoCo cannot draw by MUJOCO_GL=foo: ")
+    assert said.count("\n") == 1
 
 
 def test_an_arm_that_nobody_ticks_keeps_the_time_itself(robot):

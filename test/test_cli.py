@@ -152,6 +152,7 @@ def test_record_refuses(tmp_path, refused, arguments, says):
 @pytest.mark.parametrize(("arguments", "says"), [
     (["nowhere"], "nowhere: expected the folder of a run, found nothing"),
     (["runs/x", "--episodes", "0"], "episodes: expected at least 1, found 0"),
+    (["runs/x", "--namespace", "a b"], "--namespace a b: expected a ROS namespace"),
     (["runs/x", "--seed", "-1"], "parameter 'seed': expected a value from 0"),
     (["runs/young"], "policy.params: cannot read the policy: No such file"),
     (["runs/damaged"], "policy.params: not a policy file of this package, or damaged"),
@@ -220,6 +221,27 @@ def test_what_is_no_command_shows_how_to_use_it(arguments, capsys):
         main(arguments)
     assert ended.value.code == 2
     assert "usage: rlpd" in capsys.readouterr().err
+
+
+def test_a_run_in_which_a_learner_is_at_work_is_not_gone_on_with(tmp_path, refused):
+    """An arm driver that was started beside the first would move the same arm."""
+    run = make_run(tmp_path)
+    held = run.lock()
+    assert "another learner is at work in " in refused("train", "--resume", str(run.path), "--set", "max_steps=3")
+    os.close(held)
+
+
+def test_a_file_that_is_no_policy_of_ones_own_is_not_overwritten(tmp_path, refused):
+    (tmp_path / "mine.yaml").write_text("learner: {}")
+    assert "mine.yaml exists, is no policy, and is not overwritten" in refused("security", "mine.yaml")
+    for namespace in ("a", "b"):
+        assert main(["security", "policy.xml", "--namespace", namespace]) == 0
+    assert "/b/" in (tmp_path / "policy.xml").read_text()
+
+
+def test_a_place_for_figures_that_cannot_be_is_refused_before_they_are_measured(tmp_path, refused):
+    (tmp_path / "file").write_text("in the way")
+    assert "file: File exists" in refused("bench", "--out", "file")
 
 
 # Good input

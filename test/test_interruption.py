@@ -157,7 +157,8 @@ def start(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "number", "motion"), [
     ("record", signal.SIGINT, "step"), ("record", signal.SIGTERM, "reset"), ("eval", signal.SIGINT, "step"),
-    ("eval", signal.SIGTERM, "step"), ("train", signal.SIGINT, "step"), ("train", signal.SIGTERM, "step")])
+    ("eval", signal.SIGTERM, "step"), ("eval", signal.SIGHUP, "step"), ("train", signal.SIGINT, "step"),
+    ("train", signal.SIGTERM, "step")])
 def test_a_motion_is_ended_before_the_process_is(start, command, number, motion):
     started = start(command)
     started.until(f"{motion} begins")

@@ -40,6 +40,15 @@ def prepare(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
                           capture_output=True, text=True)
 
 
+def save_some_policy(folder: Path) -> None:
+    """Give the run in ``folder`` a policy that has learned nothing."""
+    with contextlib.closing(make_arm_alone(ArmConfig())) as arm:
+        policy = Policy(arm.spec, PolicyConfig())
+        save_policy(folder / "policy.params", make_snapshot(
+            policy, policy.serialize(policy.init(0)), arm.spec, arm.reset(), session="learner", version=1,
+            gradient_step=1))
+
+
 def test_prepare_makes_the_run_that_the_graph_needs(tmp_path):
     done = prepare(tmp_path, "--run=first", "--demos", "none", "--seed=7")
     run = tmp_path / "runs" / "first"
@@ -75,6 +84,8 @@ def test_prepare_records_no_demonstrations_where_no_loader_starts(tmp_path):
     (["--nodes", "leaner"], "nodes: expected some of demo_loader, learner"),
     (["--play=missing", "--namespace=my-robot"], "namespace my-robot: expected a ROS namespace"),
     (["--play=missing", "--nodes", "learner"], "nodes: expected some of arm_driver, actor, found learner"),
+    (["--play="], "run: expected the folder of a run, found nothing"),
+    (["--demos", ""], "demos: expected bags, or folders of bags, found nothing"),
 ])
 def test_prepare_refuses_in_one_line(tmp_path, arguments, expected):
     done = prepare(tmp_path, *arguments)
@@ -193,16 +204,53 @@ def test_a_policy_is_played_in_the_namespace_that_is_pushed(load, monkeypatch):
     file = load("play")
     asked = []
 
-    def prepared(values: dict[str, str], *arguments: str) -> dict[str, list[str]]:
+    def prepared(values: dict[str, str], *arguments: str) -> dict[str, object]:
         asked.append((values["namespace"], *arguments))
-        return {"parameter_files": ["play.yaml"]}
+        return {"parameter_files": ["play.yaml"], "episodes": 0}
 
     monkeypatch.setitem(file.start.__globals__, "prepared", prepared)
     nodes = nodes_of(file, "/robot1", run="runs/first", namespace="left")
     assert set(nodes) == {"/robot1/left/arm_driver", "/robot1/left/actor"}
     nodes = nodes_of(file, "/robot1", run="runs/first", namespace="left", nodes="actor")
     assert set(nodes) == {"/robot1/left/actor"}
-    assert asked[-1] == ("robot1/left", "--config", "--nodes", "actor")
+    assert asked[-1] == ("robot1/left", "--play=runs/first", "--config", "--nodes", "actor")
+
+
+@pytest.mark.parametrize(("name", "given", "says"), [
+    ("play", {"run": ""}, "run: expected the folder of a run, found nothing"),
+    ("play", {"run": "runs/first", "episodes": "x"}, "episodes: expected a whole number, found 'x'"),
+    ("play", {"run": "runs/first", "episodes": "-3"}, "episodes: expected 0 or more, found -3"),
+    ("train", {"seed": "x"}, "seed: expected a whole number, found 'x'"),
+])
+def test_a_launch_is_refused_in_one_line_before_anything_is_made(load, tmp_path, monkeypatch, name, given, says):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RuntimeError) as refused:
+        nodes_of(load(name), **given)
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("given", "episodes"), [("", 0), ("0", 0), ("3", 3)])
+def test_as_many_episodes_are_played_as_are_asked_for(load, tmp_path, monkeypatch, given, episodes):
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path, "--run=first", "--demos", "none")
+    save_some_policy(tmp_path / "runs" / "first")
+    (parameters,) = (each for each in nodes_of(load("play"), run="runs/first", episodes=given)["/actor"].parameters
+                     if isinstance(each, dict))
+    assert parameters["episodes"] == episodes
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["--resume", ""], "--resume: expected the folder of a run, found nothing"),
+    (["--demos", ""], "--demos: expected bags, or folders of bags, found nothing"),
+    (["--demos", "none", ""], "--demos: expected bags, or folders of bags, found nothing"),
+])
+def test_the_command_takes_an_unset_variable_for_no_folder_either(tmp_path, arguments, says):
+    command = ["rlpd", "train", *arguments, "--nodes", "leaner"]  # one that would be refused too, but later
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"rlpd train: {says}\n")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_learner_has_as_long_for_its_checkpoint_as_under_rlpd_train(load, tmp_path, monkeypatch):
@@ -359,11 +407,7 @@ def test_wrong_arguments_end_it_before_anything_starts(start, tmp_path):
 def test_a_policy_is_played(start, tmp_path):
     prepare(tmp_path, "--run=first", "--demos", "none")
     start("run:=runs/first", file="play.launch.py").expect("first/policy.params: cannot read the policy: No such file")
-    with contextlib.closing(make_arm_alone(ArmConfig())) as arm:
-        policy = Policy(arm.spec, PolicyConfig())
-        save_policy(tmp_path / "runs" / "first" / "policy.params", make_snapshot(
-            policy, policy.serialize(policy.init(0)), arm.spec, arm.reset(), session="learner", version=1,
-            gradient_step=1))
+    save_some_policy(tmp_path / "runs" / "first")
     launched = start("run:=runs/first", "episodes:=1", file="play.launch.py")
     launched.expect(r"episode 1: (no )?success after \d+ steps")
     launched.wait()

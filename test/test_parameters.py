@@ -171,6 +171,25 @@ def test_simulated_time_is_refused_rather_than_half_obeyed(make_node):
         declare(make_node(section(use_sim_time="true")), AgentConfig)
 
 
+@pytest.mark.parametrize(("kind", "value", "says"), [
+    ("depth", "abc", "expected a whole number from 0 to 2147483647, found 'abc'"),
+    ("depth", "-1", "found -1"), ("depth", "2147483648", "found 2147483648"), ("depth", "true", "found True"),
+    ("reliability", "sure", "expected one of system_default, reliable, best_effort.*, found 'sure'"),
+    ("reliability", "unknown", "found 'unknown'"), ("history", "3", "expected one of .*keep_last, keep_all, found 3"),
+    ("durability", "latched", "expected one of .*transient_local, volatile.*, found 'latched'")])
+def test_a_quality_of_service_that_there_is_not_is_refused(make_node, kind, value, says):
+    name = f"qos_overrides./transitions.publisher.{kind}"
+    with pytest.raises(ConfigError, match=f"^/learner: parameter '{name}': .*{says}"):
+        declare(make_node(section(**{name: value})), AgentConfig)
+
+
+@pytest.mark.parametrize("value", ["depth: 0", "depth: 2147483647", "reliability: Best_Effort", "history: keep_all"])
+def test_what_is_let_pass_of_it_rclpy_takes(make_node, value):
+    node = make_node(f"/**: {{ros__parameters: {{qos_overrides./transitions.publisher.{value}}}}}")
+    declare(node, AgentConfig)
+    qos.publisher(node, qos.TRANSITIONS)
+
+
 # Files
 
 
@@ -222,7 +241,17 @@ def test_numbers_read_as_ros_reads_them(text, value):
     (b"a: [1, 2", "expected YAML: .*line 1"),
     (b"\xff\xfe\x00", "expected YAML: "),
     (b"[1, 2]", r"top level: expected node names with 'ros__parameters' below, found \[1, 2\]"),
-    (b"learner: {seed: 1}", "learner/seed: expected node names with 'ros__parameters' below, found 1"),
+    (b"learner: {seed: 1}", "learner/seed: expected node names with 'ros__parameters' below, found 1; a parameter "
+     r"stands below 'ros__parameters': write learner: {ros__parameters: {seed: \.\.\.}}$"),
+    (b"/**: {seed: 1}", r"found 1; .*: write /\*\*: {ros__parameters: {seed: \.\.\.}}$"),
+    (b"/arm/learner: {seed: 1}", r"found 1; .*: write /arm/learner: {ros__parameters: {seed: \.\.\.}}$"),
+    (b"seed: 1", "seed: expected node names .*found 1; write NODE: {ros__parameters: {NAME: VALUE}}$"),
+    (b"learner:", "learner: expected node names .*found None; write NODE: {ros__parameters: {NAME: VALUE}}$"),
+    (b"learner: {ros_parameters: {seed: 1}}", "found 1; 'ros_parameters': did you mean 'ros__parameters'?"),
+    (b"learner: {ros__params: {seed: 1}}", "found 1; 'ros__params': did you mean 'ros__parameters'?"),
+    (b"learner: {ros__parameters: {seed: 1}}\nlearner: {ros__parameters: {}}",
+     "expected YAML: key 'learner' is there twice, first in line 1 .*line 2"),
+    (b"learner:\n  ros__parameters:\n    seed: 1\n    seed: 2", "key 'seed' is there twice, first in line 3 .*line 4"),
     (b"learner: {ros__parameters: [1]}", "learner: expected 'ros__parameters' with names and values"),
     (b"learner: {ros__parameters: {seed: 1}, seed: 2}", "learner: expected 'ros__parameters' with names and values"),
     (b"!!python/object/apply:os.system [echo]", "expected YAML: could not determine a constructor"),

@@ -69,6 +69,7 @@ def test_a_run_in_which_nothing_can_be_written_is_played(copy, tmp_path):
     (["--config", "nowhere.yaml"], "nowhere.yaml: cannot read the parameter file"),
     (["--nodes", "learner"], "nodes: expected some of arm_driver, actor, found learner"),
     (["--namespace", "a b"], "expected a ROS namespace"),
+    (["--episodes", "-3"], "episodes: expected 0 or more, found -3"),
 ])
 def test_what_cannot_be_played_is_one_line_and_moves_nothing(copy, tmp_path, arguments, says):
     (tmp_path / "typo.yaml").write_text("arm_drvier: {ros__parameters: {max_action_change: 0.25}}\n")

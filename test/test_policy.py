@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from rlpd_ros.errors import DataError
+from rlpd_ros.exported_policy import save_policy
 from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.policy import Policy, make_snapshot, verify
 from rlpd_ros.types import Observation, PolicySnapshot, SpaceField, SpaceSpec, checksum
@@ -202,6 +205,31 @@ def test_an_actor_needs_neither_optimisers_nor_checkpoints():
     """They would cost an actor process memory and time at its start."""
     code = "import sys, rlpd_ros.rl.policy; print([m for m in ('optax', 'orbax', 'tensorstore') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("platform", ["nonsense", pytest.param("cuda", marks=pytest.mark.skipif(
+    Path("/dev/nvidiactl").exists(), reason="there is a GPU"))])
+@pytest.mark.parametrize("first", ["find_devices(0)", "Policy(SPEC, CONFIG)"])  # what a learner and an actor do first
+def test_a_platform_that_the_machine_has_not_is_said_in_one_line(platform, first):
+    code = ("from test_policy import *; from rlpd_ros.errors import ConfigError; "
+            "from rlpd_ros.rl.shares import find_devices\n"
+            f"try: {first}\n"
+            "except ConfigError as error: print(error)")
+    said = subprocess.check_output([sys.executable, "-c", code], cwd=Path(__file__).parent, text=True,
+                                   env=os.environ | {"JAX_PLATFORMS": platform})
+    assert said.startswith(f"JAX_PLATFORMS={platform}: expected what this machine can compute with, found no such")
+    assert said.endswith("; unset it, or set it to cpu\n")
+    assert said.count("\n") == 1
+
+
+def test_a_file_that_cannot_be_written_leaves_no_part_of_it(tmp_path, snapshot):
+    path = tmp_path / "policy.params"
+    path.mkdir()  # in the way
+    with pytest.raises(DataError, match=f"{path}: cannot write the policy: Is a directory"):
+        save_policy(path, snapshot)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["policy.params"]
+    with pytest.raises(DataError, match=r"nowhere/policy.params: cannot write the policy: No such file or directory"):
+        save_policy(tmp_path / "nowhere" / "policy.params", snapshot)
 
 
 def test_descriptions_are_readable(policy):

@@ -101,7 +101,12 @@ def test_wrong_overrides_are_named_in_one_line(override: str, says: str) -> None
 @pytest.mark.parametrize(("text", "says"), [
     ("nobody: {ros__parameters: {seed: 1}}", "section 'nobody' fits no node; known are arm_driver"),
     ("learner: {ros__parameters: {sed: 1}}", "learner: unknown parameter 'sed'; did you mean 'seed'?"),
+    ("learner: {ros__parameters: {qqq: 1}}", "learner: unknown parameter 'qqq'; see 'Configure it' in README.md, or "
+     "`ros2 param list`"),
     ("learner: {seed: 1}", "expected node names with 'ros__parameters' below"),
+    ("learner: {ros__parameters: {seed: 1, seed: 2}}", "expected YAML: key 'seed' is there twice"),
+    ("/**: {ros__parameters: {qos_overrides./transitions.subscription.depth: abc}}",
+     "parameter 'qos_overrides./transitions.subscription.depth': expected a whole number from 0 to"),
     ("learner: {ros__parameters: {discount: 7.0}}", "learner: parameter 'discount': expected a value from 0.0 to 1.0"),
     ("learner: [", "expected YAML"),
 ])
@@ -111,6 +116,7 @@ def test_wrong_files_are_named_with_the_section(write, text: str, says: str) -> 
         resolve([path])
     assert str(caught.value).startswith(f"{path}: ")
     assert says in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + 250
 
 
 def test_presets_are_those_that_are_installed() -> None:

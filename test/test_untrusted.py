@@ -53,6 +53,15 @@ def test_yaml_that_is_more_than_plain_values_is_refused_in_one_line_and_no_time(
     assert time.process_time() - began < 1.0
 
 
+def test_a_key_that_is_there_twice_is_named_with_its_line():
+    for text, says in (("a: 1\nb: 2\n'a': 3", "key 'a' is there twice, first in line 1 .*line 3,"),
+                       ("x: {a: 1, a: 1}", "key 'a' is there twice, first in line 1 .*line 1,"),
+                       ("<<: {a: 1, a: 2}", "key 'a' is there twice")):
+        with pytest.raises(DataError, match=f"^{says}"):
+            parse_yaml(text)
+    assert parse_yaml("{<<: {a: 1, b: 1}, <<: {c: 1}, a: 2, '2': 1, 2: 1}") == {"b": 1, "c": 1, "a": 2, "2": 1, 2: 1}
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", b"\xff", "1" * 5000])
 def test_json_that_is_none_is_refused(text):
     with pytest.raises(DataError):

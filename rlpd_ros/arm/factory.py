@@ -12,6 +12,9 @@ from rlpd_ros.arm.config import ArmConfig, json_object
 from rlpd_ros.arm.driver import ArmDriver
 from rlpd_ros.arm.opengl import NEEDED
 from rlpd_ros.errors import ConfigError
+from rlpd_ros.untrusted import printable
+
+_PARTS = ("spec", "reset", "step", "hold", "close")  # without which nothing is an arm
 
 
 def make_arm(config: ArmConfig) -> ArmDriver:
@@ -22,7 +25,7 @@ def make_arm(config: ArmConfig) -> ArmDriver:
     if config.arm == "mujoco":
         try:
             from rlpd_ros.arm.mujoco_arm import MujocoArm
-        except (ImportError, AttributeError) as error:  # MuJoCo loads the OpenGL that it is told to
+        except (ImportError, AttributeError, RuntimeError) as error:  # MuJoCo loads the OpenGL that it is told to
             if not (wanted := os.environ.get("MUJOCO_GL")):
                 raise
             raise ConfigError(f"MuJoCo cannot draw by MUJOCO_GL={wanted}: {error}; {NEEDED}") from error
@@ -37,9 +40,20 @@ def make_arm(config: ArmConfig) -> ArmDriver:
     kwargs = json_object("arm_kwargs", config.arm_kwargs)
     try:
         inspect.signature(make).bind(config, **kwargs)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # ValueError: of what is built into Python this cannot be told
         raise ConfigError(f"arm_kwargs: {name} cannot be made with {config.arm_kwargs}: {error}") from error
-    return make(config, **kwargs)
+    try:
+        arm = make(config, **kwargs)
+    except TypeError as error:
+        if hasattr(make, "reset"):  # a fault of somebody's arm is to be seen whole
+            raise
+        raise ConfigError(f"arm {config.arm!r}: expected a class of an arm, found {name}, which makes none: "
+                          f"{printable(error)}") from error
+    missing = [part for part in _PARTS if not (hasattr(type(arm), part) or hasattr(arm, part))]
+    if missing:
+        raise ConfigError(f"arm {config.arm!r}: expected an arm with {', '.join(_PARTS)}, found "
+                          f"'{type(arm).__name__}' without {', '.join(missing)}; see docs/your_arm.md")
+    return arm
 
 
 def make_arm_alone(config: ArmConfig) -> ArmDriver:

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last one when the terminal is closed
 IMPATIENCE = 1.0  # s after which a signal that comes again was meant: some parents send each twice
 
 
 @contextmanager
 def stopping_between_motions(impatience: float = IMPATIENCE) -> Iterator[Callable[[], None]]:
-    """Let SIGINT and SIGTERM take effect where the function that this yields is called: it raises KeyboardInterrupt.
+    """Let SIGNALS take effect where the function that this yields is called: it raises KeyboardInterrupt.
 
     A motion that is broken off would leave a real arm in the middle of it, and without ``close``. So call the function
     before each. A signal after its last call takes effect at the end. One that comes again after ``impatience`` s takes
@@ -34,8 +35,8 @@ def stopping_between_motions(impatience: float = IMPATIENCE) -> Iterator[Callabl
         if asked_at is not None:
             raise KeyboardInterrupt
 
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, ask) for number in numbers}
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, ask) for number in SIGNALS if main}
     try:
         yield stop_if_asked
     finally:

@@ -5,40 +5,66 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlpd_ros.errors import INTERRUPTED, USER_ERROR, ConfigError, RlpdError
-from rlpd_ros.installation import make_known
+from rlpd_ros.errors import BROKEN_PIPE, INTERRUPTED, USER_ERROR, ConfigError, RlpdError
+from rlpd_ros.installation import find_log_folder, make_known
 
 REMEDIES = {
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "permit it, or use a copy in a folder of yours"),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on that disk")}
 
+OUTPUT = {errno.ENOSPC, errno.EDQUOT, errno.EIO}  # of an error that names no file: what is printed has no place
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``rlpd``; return its exit status: 0 success, 1 failure, 2 wrong input, 130 interrupted."""
-    options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # not every terminal has every character
+    command = "rlpd"
     try:
+        options = _parser().parse_args(arguments)
+        command = f"rlpd {options.command}"
         make_known()
-        return options.run_command(options)
+        find_log_folder()
+        status = options.run_command(options)
+        sys.stdout.flush()  # now, and not when Python ends and nobody can tell any more
+        return status
+    except BrokenPipeError:
+        give_up_output()
+        return BROKEN_PIPE
     except RlpdError as error:
-        print(f"rlpd {options.command}: {error}", file=sys.stderr)
+        print(f"{command}: {error}", file=sys.stderr)
         return USER_ERROR
     except OSError as error:
-        print(f"rlpd {options.command}: {explain(error)}", file=sys.stderr)
+        print(f"{command}: {explain(error)}", file=sys.stderr)
+        give_up_output()
         return USER_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
+def give_up_output() -> None:
+    """Let Python end without a complaint if nobody takes what it has printed."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def explain(error: OSError) -> str:
-    """Return what to tell a user of an error with a file; raise one that names none, which is a bug."""
-    if error.filename is None:
+    """Return what to tell a user of an error with a file, or with standard output; raise any other, which is a bug."""
+    if error.filename is None and error.errno not in OUTPUT:
         raise error
     remedy = REMEDIES.get(error.errno or 0, "look what is there, and name another place if it must stay")
-    return f"{error.filename}: {error.strerror}; {remedy}"
+    return f"{error.filename or 'standard output'}: {error.strerror}; {remedy}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -174,12 +200,16 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _security(options: argparse.Namespace) -> int:
+    from rlpd_ros.runs import write_atomically
     from rlpd_ros.security import policy_xml
 
+    path = Path(options.file)
     try:
-        Path(options.file).write_text(policy_xml(options.namespace, tuple(options.arms)), encoding="utf-8")
+        if path.exists() and b"<policy" not in path.read_bytes():
+            raise ConfigError(f"{path} exists, is no policy, and is not overwritten: choose another name")
+        write_atomically(path, policy_xml(options.namespace, tuple(options.arms)))
     except OSError as error:
-        raise ConfigError(f"{options.file}: cannot write the policy: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot write the policy: {error.strerror}") from error
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from rlpd_ros.cli.runner import ros_domain
 from rlpd_ros.ros.middleware import use_profile
@@ -18,6 +19,7 @@ def main(options: argparse.Namespace) -> int:
     from rlpd_ros.rl.compilation import keep_compiled
     from rlpd_ros.ros.main import keep_memory
 
+    Path(options.out).mkdir(parents=True, exist_ok=True)  # to know now, and not in ten minutes, if that cannot be
     keep_memory()  # as a node does: before there are threads
     keep_compiled()
     with ros_domain():

@@ -13,11 +13,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlpd_ros.cli.runner import given_domain
 from rlpd_ros.diagnosis import LANGUAGES, Evidence, Finding, Level, diagnose, faults
 from rlpd_ros.diagnosis.evidence import PATIENCE
 from rlpd_ros.diagnosis.local import processes
 from rlpd_ros.enclaves import WATCH, enclave_arguments
 from rlpd_ros.errors import DataError
+from rlpd_ros.graph import check_namespace
+from rlpd_ros.ros.middleware import use_profile
 
 HEALTHY, FAULTS, NOTHING = 0, 1, 2
 LISTEN = 3.0  # s
@@ -44,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Examine, print, and return 0 if healthy, 1 if there are faults, 2 if there is nothing to examine."""
     notes: list[str] = []
+    check_namespace("--namespace", options.namespace)
     if options.source:
         evidence = _left_behind(Path(options.source), options.patience)
     else:
@@ -88,10 +92,10 @@ def _left_behind(path: Path, patience: int) -> Evidence:
 
 def _running(namespace: str, patience: int, notes: list[str]) -> Evidence:
     """Join the graph of the domain that is set; if none is set, that of the run on this machine."""
-    given = os.environ.get("ROS_DOMAIN_ID")
+    given = given_domain()
     here = processes()
-    domain = int(given) if given else 0
-    if not given and here and domain not in {p.domain for p in here}:
+    domain = given or 0
+    if given is None and here and domain not in {p.domain for p in here}:
         (domain, _), = Counter(p.domain for p in here).most_common(1)
         notes.append(f"a run is on domain {domain}: examining that (ROS_DOMAIN_ID is not set here)")
     ours = [p for p in here if p.domain == domain]
@@ -100,6 +104,7 @@ def _running(namespace: str, patience: int, notes: list[str]) -> Evidence:
         notes.append(f"the nodes are in namespace {namespace}: examining that")
     if ours and all(p.discovery in ("LOCALHOST", "OFF") for p in ours):
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    use_profile()  # shared memory that a killed node left half made would keep this one waiting for ever
     return _listen(domain, namespace, patience)
 
 
@@ -155,8 +160,12 @@ def _print(findings: list[Finding], notes: list[str], lang: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    class Output(Console):
+        def on_broken_pipe(self) -> None:  # Rich's would say by its status that there are faults
+            raise BrokenPipeError
+
     words, terminal = WORDS[lang], sys.stdout.isatty()
-    console = Console(width=None if terminal else 200, highlight=False)
+    console = Output(width=None if terminal else 200, highlight=False)
     for note in notes:
         console.print(Text(note))
     if not findings:

@@ -14,6 +14,7 @@ from rlpd_ros.arm.interruption import stopping_between_motions
 from rlpd_ros.cli.video import EPISODES, Video
 from rlpd_ros.errors import ConfigError
 from rlpd_ros.exported_policy import load_policy
+from rlpd_ros.graph import check_namespace
 from rlpd_ros.metrics import wilson_interval
 from rlpd_ros.preparation import read_configurations
 from rlpd_ros.rl.compilation import keep_compiled
@@ -26,6 +27,7 @@ def main(options: argparse.Namespace) -> int:
     """Print the success rate with its 95 % confidence interval."""
     if options.episodes < 1:
         raise ConfigError(f"episodes: expected at least 1, found {options.episodes}")
+    check_namespace("--namespace", options.namespace)
     keep_compiled()
     run = RunDirectory.open(options.run, to_go_on=False)
     configurations = read_configurations(run)

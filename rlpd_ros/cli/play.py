@@ -9,9 +9,9 @@ import shutil
 import signal
 import time
 
+from rlpd_ros.cli.prepare import expect_episodes
 from rlpd_ros.cli.progress import ProgressDisplay
 from rlpd_ros.cli.runner import Runner, ros_domain
-from rlpd_ros.errors import ConfigError
 from rlpd_ros.graph import play_graph
 from rlpd_ros.preparation import prepare_play
 from rlpd_ros.ros.middleware import use_profile
@@ -22,8 +22,7 @@ LOOK = 0.1  # s between looks at the processes
 
 def main(options: argparse.Namespace) -> int:
     """Start arm driver and actor; they print what becomes of each episode. Ctrl-C ends it."""
-    if options.episodes < 0:
-        raise ConfigError(f"episodes: expected 0 or more, found {options.episodes}")
+    expect_episodes(options.episodes)
     run = prepare_play(options.run, options.config, tuple(options.nodes), options.namespace)
     try:
         with contextlib.suppress(OSError):  # without a place for logs its lines are on the terminal

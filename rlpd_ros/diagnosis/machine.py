@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from rlpd_ros.diagnosis.evidence import ALIVE, Evidence
-from rlpd_ros.diagnosis.finding import NO_ACTOR, Outcome, Text, check, error, ok, unknown, warn
+from rlpd_ros.diagnosis.finding import NO_ACTOR, NO_GRAPH, Outcome, Text, check, error, ok, unknown, warn
 from rlpd_ros.status import ActorState
 
 CLOCK = 1.0  # s between two clocks that do no harm
@@ -116,6 +116,8 @@ def overruns(evidence: Evidence) -> Outcome:
                         f"{now.inference_ms:.1f} ms",
                         f"最近 {late + steps} 个控制步中有 {late} 个应答太晚（{share:.0%}）；计算一次动作需 {now.inference_ms:.1f} ms",
                         overruns=late, steps=steps, inference_ms=now.inference_ms)
+    if not evidence.live and not late + steps:
+        return NO_GRAPH
     return ok(f"{late} late answers in {late + steps} steps", f"{late + steps} 步中有 {late} 次应答太晚", overruns=late, steps=steps)
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from rlpd_ros.diagnosis.evidence import ALIVE, Evidence, Track, compiling
-from rlpd_ros.diagnosis.finding import NO_ACTOR, Outcome, Text, check, error, of_learner, ok, unknown, warn
+from rlpd_ros.diagnosis.finding import NO_ACTOR, NO_GRAPH, Outcome, Text, check, error, of_learner, ok, unknown, warn
 from rlpd_ros.status import ActorReport, ActorState, LearnerReport, LearnerState
 
 WINDOW = 2.5  # s over which transitions must make their way
@@ -88,6 +88,8 @@ def transitions(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
     bad = learner.transitions_rejected - earlier.transitions_rejected
     if bad and bad > REJECTED * (bad + new):
         return error(f"{bad} of the last {bad + new} transitions were refused", f"最近 {bad + new} 条转移中有 {bad} 条被拒绝", **numbers)
+    if not evidence.live and not learner.transitions_received:
+        return NO_GRAPH
     return ok(", ".join(f"{name} {value}" for name, value in numbers.items()),
               f"收到 {numbers['received']}，保存 {numbers['stored']}，拒绝 {numbers['rejected']}", **numbers)
 
@@ -125,6 +127,8 @@ def stale_data(evidence: Evidence, track: Track[LearnerReport]) -> Outcome:
                     f"{learner.gradient_step}",
                     f"{learner.data_age:.0f} 秒没有新的转移，学习器却从第 {before.gradient_step} 步走到第 {learner.gradient_step} 步",
                     data_age=learner.data_age, gradient_step=learner.gradient_step)
+    if not evidence.live and learner.data_age < 0:
+        return NO_GRAPH
     return ok(f"newest transition {learner.data_age:.1f} s old", f"最新转移在 {learner.data_age:.1f} 秒前", data_age=learner.data_age)
 
 

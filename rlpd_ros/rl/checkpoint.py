@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,7 +54,7 @@ class CheckpointStore:
         if step in self.steps():
             return
         state = _state(agent)
-        record = {"format": _FORMAT, "metadata": dict(metadata), "layout": _layout(state)}
+        record = {"format": _FORMAT, "metadata": dict(metadata), "layout": _layout(state), "policy": _settings(agent)}
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             for left in self.directory.glob(f"*{_UNFINISHED}*"):
@@ -89,7 +90,8 @@ class CheckpointStore:
         record = _read_record(path)
         metadata = record["metadata"]
         _expect(path, "space fingerprint", spec.fingerprint, metadata.get("space_fingerprint"))
-        _expect(path, "network fingerprint", policy.fingerprint, metadata.get("network_fingerprint"))
+        _expect(path, "network fingerprint", policy.fingerprint, metadata.get("network_fingerprint"),
+                _changes(record.get("policy"), _settings(agent)))
         state = _state(agent)
         expected, found = _layout(state), record["layout"]
         for name in sorted(expected.keys() | found.keys()):
@@ -161,9 +163,23 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _expect(path: Path, name: str, expected: Any, found: Any) -> None:
+def _expect(path: Path, name: str, expected: Any, found: Any, changes: str = "") -> None:
     if found != expected:
-        raise DataError(f"{path}: {name}: expected {expected}, found {found}: it belongs to other settings")
+        raise DataError(f"{path}: {name}: expected {expected}, found {found}: it belongs to other settings{changes}")
+
+
+def _settings(agent: Agent) -> dict[str, Any]:
+    """Return the settings of the policy, by which people know a network, as JSON has them."""
+    return parse_json(json.dumps(asdict(agent.actor_network.config)))
+
+
+def _changes(theirs: Any, ours: dict[str, Any]) -> str:
+    """Say in which settings of the policy a checkpoint differs, if it has them (earlier ones have not)."""
+    theirs = theirs if isinstance(theirs, dict) else {}
+    changed = [f"{name} was {theirs[name]}, is {value}" for name, value in ours.items()
+               if name in theirs and theirs[name] != value]
+    named = f" ({printable('; '.join(changed))})" if changed else ""
+    return f" of the policy's network{named}: resume without changing them, or begin a new run"
 
 
 def _state(agent: Agent) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import jax
 
+from rlpd_ros.errors import ConfigError
 from rlpd_ros.types import fingerprint
+from rlpd_ros.untrusted import printable
 
 
 def keep_compiled() -> None:
@@ -36,6 +38,21 @@ def compute_in_place() -> None:
     For a process that awaits every result, such as the actor. To be called before JAX computes anything.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def usable_devices() -> list[jax.Device]:
+    """Return JAX's devices. Raises ConfigError if there are none of the kind that JAX_PLATFORMS asks for.
+
+    JAX settles now on what it computes with: before that, not after, is the time to say how many CPU devices there are.
+    """
+    try:
+        return jax.devices()
+    except (AssertionError, RuntimeError) as error:  # AssertionError, without a word: cuda where there is no GPU
+        if not (wanted := os.environ.get("JAX_PLATFORMS")):
+            raise
+        raise ConfigError(f"JAX_PLATFORMS={printable(wanted)}: expected what this machine can compute with, found no "
+                          f"such device{f' ({printable(error)})' if str(error) else ''}; unset it, or set it to cpu"
+                          ) from error
 
 
 def _processor() -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.backbone import backbone_of
+from rlpd_ros.rl.compilation import usable_devices
 from rlpd_ros.rl.config import PolicyConfig
 from rlpd_ros.rl.encoders import STEEPNESS, frozen_features
 from rlpd_ros.rl.networks import (
@@ -42,11 +43,12 @@ class Policy:
     Its parameters are those of the Gaussian policy, with images the trained part of what sees ("encoder"), with a
     discrete gripper that of its critic ("grasp"). A frozen ``backbone`` is none of them: everybody has it in a file.
     ``description``: the network in words (JSON). ``fingerprint``: of the description and of the layout of the
-    serialised parameters. ``data_size``: bytes of the serialised parameters. Raises ConfigError as ``make_actor`` and
-    ``backbone_of`` do.
+    serialised parameters. ``data_size``: bytes of the serialised parameters. Raises ConfigError as ``make_actor``,
+    ``backbone_of`` and ``usable_devices`` do.
     """
 
     def __init__(self, spec: SpaceSpec, config: PolicyConfig) -> None:
+        usable_devices()  # an actor computes here first
         self.network = make_actor(spec, config)
         self.backbone = backbone_of(spec, config)
         self._config = config

@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rlpd_ros.errors import ConfigError
+from rlpd_ros.rl.compilation import usable_devices
 
 _AXIS = "devices"
 _MEMBERS, _COPIES = PartitionSpec(_AXIS), PartitionSpec()
@@ -29,7 +30,7 @@ def find_devices(wanted: int, **multiples: int) -> list[jax.Device]:
     """Return ``wanted`` devices; with 0, on a CPU as many as there are cores and fit, elsewhere one.
 
     On a CPU each core can be a device if JAX has not computed anything yet. ``multiples``: what must be divisible by
-    their number, by name. Raises ConfigError if that is not so, or if there are too few.
+    their number, by name. Raises ConfigError if that is not so, if there are too few, or as ``usable_devices`` does.
     """
     for name, size in multiples.items():
         if wanted and size % wanted:
@@ -37,7 +38,7 @@ def find_devices(wanted: int, **multiples: int) -> list[jax.Device]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(RuntimeError):  # JAX has computed: the devices stay as they are
         jax.config.update("jax_num_cpu_devices", wanted or math.gcd(cores, *multiples.values()))
-    devices = jax.devices()
+    devices = usable_devices()
     if wanted > len(devices):
         raise ConfigError(f"parameter 'devices': expected at most {len(devices)} ({devices[0].device_kind}), "
                           f"found {wanted}")

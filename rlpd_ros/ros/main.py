@@ -18,7 +18,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from rlpd_ros.errors import USER_ERROR, RlpdError
-from rlpd_ros.installation import make_known
+from rlpd_ros.installation import find_log_folder, make_known
 from rlpd_ros.ros.realtime import go_first
 
 PARENT = "RLPD_PARENT"  # environment variable: the process with which a node ends, however that ends
@@ -29,12 +29,13 @@ def run_node(make: Callable[[], Node]) -> int:
 
     A node may have a ``work`` method: it is called between callbacks and returns whether there is more to do at once.
     Once its ``goes_first`` is set, it goes before what else the machine computes, if that is permitted. Its ``close``
-    method is called at the end, also after Ctrl-C. SIGINT and SIGTERM take effect between two callbacks:
+    method is called at the end, also after Ctrl-C. SIGINT, SIGTERM and SIGHUP take effect between two callbacks:
     no callback, and not the end either, is broken off in the middle.
     """
     _follow_parent()
     keep_memory()
     make_known()
+    find_log_folder()
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     try:
@@ -89,7 +90,7 @@ def _spin(node: Node) -> None:
         nonlocal asked_to_stop
         asked_to_stop = True
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     executor = SingleThreadedExecutor()
     executor.add_node(node)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import os
 import zlib
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, ReliabilityPolicy
 
 from rlpd_ros.config import Range, from_mapping
 from rlpd_ros.errors import ConfigError, DataError
@@ -23,7 +25,11 @@ from rlpd_ros.untrusted import parse_yaml, printable
 
 Config = TypeVar("Config")
 MAX_FILE = 1_000_000  # bytes of a parameter file
+SECTION = "ros__parameters"  # what has the parameters of a node in a file
 QOS_PREFIX = "qos_overrides."  # declared by publishers and subscriptions as they are made
+QOS_TEXTS = {"durability": DurabilityPolicy, "history": HistoryPolicy, "liveliness": LivelinessPolicy,
+             "reliability": ReliabilityPolicy}
+MAX_QOS_DEPTH = 2**31 - 1  # what DDS has room for
 USE_SIM_TIME = "use_sim_time"  # declared by rclpy
 LOWEST_INTEGER, HIGHEST_INTEGER = -(2**63), 2**63 - 1
 
@@ -38,6 +44,9 @@ def declare(node: Node, *config_types: type) -> tuple[Any, ...]:
     given = {name: parameter.value for name, parameter in node._parameter_overrides.items()}  # no public way to them
     where = node.get_fully_qualified_name()
     refuse_sim_time(given.get(USE_SIM_TIME, False), where)
+    for name, value in given.items():
+        if name.startswith(QOS_PREFIX):
+            expect_qos(name, value, where)
     fields = {f.name: f for config_type in config_types for f in dataclasses.fields(config_type)}
     elsewhere = {f.name for others in (NODES | TOOLS).values() for other in others for f in dataclasses.fields(other)}
     foreign = [name for name in given if name not in fields and name not in elsewhere
@@ -61,6 +70,18 @@ def refuse_sim_time(value: Any, where: str) -> None:
     if value is not False:
         raise ConfigError(f"{where}: parameter '{USE_SIM_TIME}': expected false, found {value!r}: stamps and deadlines "
                           "are wall time here; let the arm driver step its simulator (lockstep) and leave it out")
+
+
+def expect_qos(name: str, value: Any, where: str) -> None:
+    """Raise ConfigError unless ``value`` is one for its kind of policy: else rclpy fails once the topic is made."""
+    kind = name.rpartition(".")[2]
+    if kind == "depth" and not (type(value) is int and 0 <= value <= MAX_QOS_DEPTH):
+        raise ConfigError(f"{where}: parameter '{name}': expected a whole number from 0 to {MAX_QOS_DEPTH}, found "
+                          f"{printable(repr(value))}")
+    known = [text for text in QOS_TEXTS[kind].short_keys() if text != "unknown"] if kind in QOS_TEXTS else []
+    if known and str(value).lower() not in known:
+        raise ConfigError(f"{where}: parameter '{name}': expected one of {', '.join(known)}, found "
+                          f"{printable(repr(value))}")
 
 
 def own_seed(node: Node, config: Config) -> Config:
@@ -131,18 +152,28 @@ def load_parameter_file(path: str | Path) -> dict[str, dict[str, Any]]:
 
 def _collect(path: str | Path, prefix: str, content: Any, sections: dict[str, dict[str, Any]]) -> None:
     if not isinstance(content, Mapping):
-        raise ConfigError(f"{path}: {prefix or 'top level'}: expected node names with 'ros__parameters' below, found "
-                          f"{printable(repr(content))}")
+        raise ConfigError(f"{path}: {prefix or 'top level'}: expected node names with '{SECTION}' below, found "
+                          f"{printable(repr(content))}{_meant(prefix)}")
     for name, below in content.items():
         pattern = f"{prefix}/{str(name).strip('/')}" if prefix else str(name)
-        if not isinstance(below, Mapping) or "ros__parameters" not in below:
+        if not isinstance(below, Mapping) or SECTION not in below:
             _collect(path, pattern, below, sections)
             continue
-        parameters = below["ros__parameters"]
+        parameters = below[SECTION]
         if len(below) > 1 or not (parameters is None or isinstance(parameters, Mapping)):
-            raise ConfigError(f"{path}: {pattern}: expected 'ros__parameters' with names and values, found "
+            raise ConfigError(f"{path}: {pattern}: expected '{SECTION}' with names and values, found "
                               f"{printable(repr(dict(below)))}")
         sections.setdefault(pattern, {}).update(_flatten(parameters or {}))
+
+
+def _meant(prefix: str) -> str:
+    """Return what may have been meant where something else than a section of a node is found."""
+    if near := difflib.get_close_matches(SECTION, prefix.split("/"), n=1):
+        return f"; '{near[0]}': did you mean '{SECTION}'?"
+    section, _, name = prefix.rpartition("/")
+    if section.rpartition("/")[2] in (*NODES, *TOOLS, "*", "**"):
+        return f"; a parameter stands below '{SECTION}': write {section}: {{{SECTION}: {{{name}: ...}}}}"
+    return f"; write NODE: {{{SECTION}: {{NAME: VALUE}}}}"
 
 
 def _flatten(parameters: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
