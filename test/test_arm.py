@@ -244,8 +244,7 @@ def test_an_arm_that_is_not_there_is_named(arm, says):
     ("json:dumps", "expected a class of an arm, found dumps, which makes none: .*ArmConfig is not JSON serializable"),
     ("pathlib:Path", "expected a class of an arm, found Path, which makes none: "),
     ("builtins:max", "max cannot be made with"),
-    ("builtins:repr", "expected an arm with spec, reset, step, hold, close, found 'str' without spec, reset, step, "
-                      "hold, close; see docs/your_arm.md")])
+    ("builtins:repr", "expected an arm with spec, reset, step, found 'str' without spec, reset, step; see docs/")])
 def test_what_makes_no_arm_is_refused_in_one_line(arm, says):
     with pytest.raises(ConfigError, match=says) as caught:
         make_arm(ArmConfig(arm=arm))

@@ -14,7 +14,7 @@ from rlpd_ros.arm.opengl import NEEDED
 from rlpd_ros.errors import ConfigError
 from rlpd_ros.untrusted import printable
 
-_PARTS = ("spec", "reset", "step", "hold", "close")  # without which nothing is an arm
+_PARTS = ("spec", "reset", "step")  # without which nothing is an arm
 
 
 def make_arm(config: ArmConfig) -> ArmDriver:

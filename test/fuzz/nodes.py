@@ -168,6 +168,7 @@ def attack(bench: Bench, count: int) -> list[Row]:
 
 def still_works(bench: Bench) -> list[Row]:
     """Return whether everybody goes on: the arm moves, transitions are acknowledged, training goes on."""
+    bench.teleop._on_joy(qos.JOY.type(axes=[0.0] * 8))  # whoever had the joystick in use has let go
     graph, actor, learner = bench.graph, bench.actor._actor.report, bench.learner._learner.report
     steps, gradient_steps, version = actor.env_steps, learner.gradient_step, learner.version
     while learner.env_step_budget < learner.env_steps:  # of which it has forged ones to train on
