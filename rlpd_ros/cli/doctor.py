@@ -13,14 +13,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlpd_ros.cli.runner import given_domain
 from rlpd_ros.diagnosis import LANGUAGES, Evidence, Finding, Level, diagnose, faults
 from rlpd_ros.diagnosis.evidence import PATIENCE
 from rlpd_ros.diagnosis.local import processes
 from rlpd_ros.enclaves import WATCH, enclave_arguments
 from rlpd_ros.errors import DataError
-from rlpd_ros.graph import check_namespace
-from rlpd_ros.ros.middleware import use_profile
 
 HEALTHY, FAULTS, NOTHING = 0, 1, 2
 LISTEN = 3.0  # s
@@ -46,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Examine, print, and return 0 if healthy, 1 if there are faults, 2 if there is nothing to examine."""
+    from rlpd_ros.graph import check_namespace
+
     notes: list[str] = []
     check_namespace("--namespace", options.namespace)
     if options.source:
@@ -92,6 +91,9 @@ def _left_behind(path: Path, patience: int) -> Evidence:
 
 def _running(namespace: str, patience: int, notes: list[str]) -> Evidence:
     """Join the graph of the domain that is set; if none is set, that of the run on this machine."""
+    from rlpd_ros.cli.runner import given_domain
+    from rlpd_ros.ros.middleware import use_profile
+
     given = given_domain()
     here = processes()
     domain = given or 0
