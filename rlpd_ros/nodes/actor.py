@@ -149,9 +149,9 @@ class ActorNode(Node):
             return
         is_new = message.session != self._arm  # the arm has been started anew, and may be another one
         self._lacks_space = is_new and not self._space_is_new
+        now = messages.to_time_step(message, self._actor.spec)
         if self._lacks_space:
             return
-        now = messages.to_time_step(message, self._actor.spec)
         if is_new:
             self._arm, self._space_is_new = now.session, False
         self._actor.observe(now)
