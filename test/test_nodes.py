@@ -162,14 +162,14 @@ def test_an_arm_that_comes_back_with_another_pace_is_noticed(graph, learn, capfd
     graph.listen(qos.LEARNER_STATUS)
     spaces = qos.publisher(graph.ears, qos.SPACE_SPEC)
     spaces.publish(messages.from_space_spec(STATE))
-    actor, _ = graph.add(ActorNode, **NETWORK), learn(status_period=0.05)
-    graph.until(lambda: actor._actor is not None and graph.last(qos.LEARNER_STATUS))
+    actor, learner = graph.add(ActorNode, **NETWORK), learn(status_period=0.05)
+    graph.until(lambda: actor._actor is not None and learner._starting is not None, "the first space")
     before = actor._actor
     spaces.publish(messages.from_space_spec(replace(STATE, max_episode_steps=7)))  # of which nobody needs to know
     spaces.publish(messages.from_space_spec(replace(STATE, lockstep=not STATE.lockstep)))
     graph.until(lambda: actor._actor is not before)
     assert actor._actor.spec.lockstep is not STATE.lockstep
-    told = graph.until(lambda: graph.last(qos.LEARNER_STATUS).space_difference)
+    told = graph.until(lambda: (status := graph.last(qos.LEARNER_STATUS)) and status.space_difference)
     assert told == f"lockstep: this run has {STATE.lockstep}, the arm now has {not STATE.lockstep}"
     said = "".join(capfd.readouterr())
     assert said.count("the arm driver's space has changed: ") == 1
