@@ -275,8 +275,8 @@ class Learner:
         metadata = {
             "gradient_step": report.gradient_step, "version": report.version, "env_steps": report.env_steps,
             "wall_s": self.wall_s, "space_fingerprint": self.spec.fingerprint,
-            "network_fingerprint": self._policy.fingerprint, "success_rate": report.success_rate,
-            "evaluation_episodes": report.evaluation_episodes,
+            "network_fingerprint": self._policy.fingerprint, "network": self._policy.description,
+            "success_rate": report.success_rate, "evaluation_episodes": report.evaluation_episodes,
             "demo_action_distance_first": report.demo_action_distance_first, "sampling": self._rng.bit_generator.state}
         try:
             self._out.save(self.agent, metadata)

@@ -281,7 +281,9 @@ def _configured_demonstrations(configurations: Configurations) -> tuple[str, ...
 
 
 def _bags(paths: Sequence[str]) -> tuple[str, ...]:
-    """Return what users name in a form that means the same from anywhere."""
+    """Return what users name in a form that means the same from anywhere. Raises ConfigError for an empty name."""
+    if "" in paths:  # of a shell's unset variable: it would mean the working folder
+        raise ConfigError("demos: expected bags, or folders of bags, found nothing")
     return NO_DEMONSTRATIONS if tuple(paths) == NO_DEMONSTRATIONS else tuple(map(_absolute, paths))
 
 

@@ -56,7 +56,9 @@ def same(a: Agent, b: Agent) -> bool:
 
 
 def metadata(**extra: Any) -> dict[str, Any]:
-    return {"space_fingerprint": SPEC.fingerprint, "network_fingerprint": Policy(SPEC, POLICY).fingerprint, **extra}
+    policy = Policy(SPEC, POLICY)
+    return {"space_fingerprint": SPEC.fingerprint, "network_fingerprint": policy.fingerprint,
+            "network": policy.description, **extra}
 
 
 def restore(directory: Path, agent: Agent | None = None, **arguments: Any) -> tuple[Agent, dict[str, Any]]:
@@ -183,10 +185,8 @@ def test_another_space_policy_or_ensemble(saved):
     wider = PolicyConfig(hidden_dims=(9,))
     assert (f"network fingerprint: expected {Policy(SPEC, wider).fingerprint}, "
             f"found {Policy(SPEC, POLICY).fingerprint}") in refusal(saved, policy=wider)
-    assert "other settings of the policy's network: resume without changing them, or begin a new run" in refusal(
-        saved, policy=wider)  # whose agent says nothing of it, as an earlier version's checkpoint
-    agent = Agent.create(SPEC, wider, CONFIG, 0)
-    assert "network (hidden_dims was [8], is [9]): resume without changing them" in refusal(saved, agent, policy=wider)
+    assert "other settings (hidden_dims: checkpoint [8], now [9]): resume without changing them, or begin a new" in (
+        refusal(saved, policy=wider))
     more = new_agent(AgentConfig(num_qs=5, critic_hidden_dims=(8,)))
     assert "hidden_0.bias: expected float32[5, 8], found float32[3, 8]" in refusal(saved, more)
     plain = new_agent(AgentConfig(num_qs=3, critic_hidden_dims=(8,), critic_layer_norm=False))

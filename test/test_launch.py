@@ -242,9 +242,9 @@ def test_as_many_episodes_are_played_as_are_asked_for(load, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(("arguments", "says"), [
-    (["--resume", ""], "--resume: expected the folder of a run, found nothing"),
-    (["--demos", ""], "--demos: expected bags, or folders of bags, found nothing"),
-    (["--demos", "none", ""], "--demos: expected bags, or folders of bags, found nothing"),
+    (["--resume", ""], "run: expected the folder of a run, found nothing"),
+    (["--demos", ""], "demos: expected bags, or folders of bags, found nothing"),
+    (["--demos", "none", ""], "demos: expected bags, or folders of bags, found nothing"),
 ])
 def test_the_command_takes_an_unset_variable_for_no_folder_either(tmp_path, arguments, says):
     command = ["rlpd", "train", *arguments, "--nodes", "leaner"]  # one that would be refused too, but later

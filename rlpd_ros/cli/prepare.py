@@ -44,12 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def refuse_empty(name: str, expected: str, *paths: str | None) -> None:
-    """Raise ConfigError if a path is empty, as a shell's unset variable: it would mean the working folder."""
-    if "" in paths:
-        raise ConfigError(f"{name}: expected {expected}, found nothing")
-
-
 def expect_episodes(episodes: int) -> None:
     """Raise ConfigError unless so many can be played; 0 means until it is stopped."""
     if episodes < 0:
@@ -64,7 +58,6 @@ def _prepared(options: argparse.Namespace) -> dict[str, Any]:
         expect_episodes(episodes)
         played = prepare_play(options.play, options.config, nodes, options.namespace)
         return {"parameter_files": [str(played.play_parameters)], "episodes": episodes}
-    refuse_empty("demos", "bags, or folders of bags", *demos)
     if options.resume:
         if options.config or options.preset or options.seed is not None:
             raise ConfigError("resume goes on with the run's own parameters; expected no params_file, preset, seed")

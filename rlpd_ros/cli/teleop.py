@@ -17,6 +17,7 @@ import tty
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from rlpd_ros.cli import give_up_output
 from rlpd_ros.cli.runner import given_domain
 from rlpd_ros.enclaves import TELEOP, enclave_arguments
 from rlpd_ros.errors import ConfigError
@@ -150,10 +151,8 @@ def _write(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except OSError:  # the terminal was closed: the loop ends by itself, and Python must not fail to flush at its end
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+    except OSError:  # the terminal was closed: the loop ends by itself
+        give_up_output()
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ import signal
 import time
 from pathlib import Path
 
-from rlpd_ros.cli.prepare import refuse_empty
 from rlpd_ros.cli.progress import ProgressDisplay
 from rlpd_ros.cli.runner import Runner, ros_domain
 from rlpd_ros.errors import INTERRUPTED, USER_ERROR, ConfigError
@@ -22,12 +21,10 @@ from rlpd_ros.status import LearnerState
 
 def main(options: argparse.Namespace) -> int:
     """Prepare the run, start its processes, show their progress until the learner is done or Ctrl-C comes."""
-    refuse_empty("--resume", "the folder of a run", options.resume)
-    refuse_empty("--demos", "bags, or folders of bags", *options.demos)
     with ros_domain(local=not options.across_hosts) as domain:
         use_profile()
         earlier = _parameters_of(options.resume)
-        run, demos = _resume(options) if options.resume else _begin(options)
+        run, demos = _resume(options) if options.resume is not None else _begin(options)
         processes = train_graph(run.path, (str(run.parameters),), demos, tuple(options.nodes), options.namespace,
                                 tuple(options.arms))
         with ProgressDisplay() as display:

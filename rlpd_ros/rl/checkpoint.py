@@ -7,7 +7,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 
 from rlpd_ros.errors import DataError
 from rlpd_ros.rl.agent import Agent
-from rlpd_ros.rl.policy import Policy
+from rlpd_ros.rl.policy import Policy, description_difference
 from rlpd_ros.types import SpaceSpec
 from rlpd_ros.untrusted import parse_json, printable, read_text
 
@@ -47,14 +46,15 @@ class CheckpointStore:
     def save(self, agent: Agent, metadata: Mapping[str, Any]) -> None:
         """Write the whole agent under its gradient step, unless that exists; returns when it is complete.
 
-        ``metadata``: anything JSON, with "space_fingerprint" and "network_fingerprint", which ``restore`` compares.
+        ``metadata``: anything JSON, with "space_fingerprint" and "network_fingerprint", which ``restore`` compares,
+        and "network", the policy's description.
         Raises DataError if it cannot be written, for example because the disk is full.
         """
         step = int(agent.step)
         if step in self.steps():
             return
         state = _state(agent)
-        record = {"format": _FORMAT, "metadata": dict(metadata), "layout": _layout(state), "policy": _settings(agent)}
+        record = {"format": _FORMAT, "metadata": dict(metadata), "layout": _layout(state)}
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             for left in self.directory.glob(f"*{_UNFINISHED}*"):
@@ -90,8 +90,9 @@ class CheckpointStore:
         record = _read_record(path)
         metadata = record["metadata"]
         _expect(path, "space fingerprint", spec.fingerprint, metadata.get("space_fingerprint"))
+        lines = description_difference(str(metadata.get("network", "")), policy.description, "checkpoint", "now")
         _expect(path, "network fingerprint", policy.fingerprint, metadata.get("network_fingerprint"),
-                _changes(record.get("policy"), _settings(agent)))
+                f" ({printable('; '.join(lines), 2000)}): resume without changing them, or begin a new run")
         state = _state(agent)
         expected, found = _layout(state), record["layout"]
         for name in sorted(expected.keys() | found.keys()):
@@ -163,23 +164,9 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _expect(path: Path, name: str, expected: Any, found: Any, changes: str = "") -> None:
+def _expect(path: Path, name: str, expected: Any, found: Any, more: str = "") -> None:
     if found != expected:
-        raise DataError(f"{path}: {name}: expected {expected}, found {found}: it belongs to other settings{changes}")
-
-
-def _settings(agent: Agent) -> dict[str, Any]:
-    """Return the settings of the policy, by which people know a network, as JSON has them."""
-    return parse_json(json.dumps(asdict(agent.actor_network.config)))
-
-
-def _changes(theirs: Any, ours: dict[str, Any]) -> str:
-    """Say in which settings of the policy a checkpoint differs, if it has them (earlier ones have not)."""
-    theirs = theirs if isinstance(theirs, dict) else {}
-    changed = [f"{name} was {theirs[name]}, is {value}" for name, value in ours.items()
-               if name in theirs and theirs[name] != value]
-    named = f" ({printable('; '.join(changed))})" if changed else ""
-    return f" of the policy's network{named}: resume without changing them, or begin a new run"
+        raise DataError(f"{path}: {name}: expected {expected}, found {found}: it belongs to other settings{more}")
 
 
 def _state(agent: Agent) -> dict[str, Any]:

@@ -235,7 +235,7 @@ def verify(snapshot: PolicySnapshot, policy: Policy, spec: SpaceSpec) -> tuple[P
     """
     what = f"policy version {snapshot.version} refused"
     if snapshot.network_fingerprint != policy.fingerprint:
-        lines = _description_difference(snapshot.network, policy.description)
+        lines = description_difference(snapshot.network, policy.description, "learner", "actor")
         raise DataError(f"{what}: network fingerprint: learner {printable(snapshot.network_fingerprint)}, "
                         f"actor {policy.fingerprint} ({printable('; '.join(lines), 2000) or 'equal descriptions'}): "
                         "give both nodes the same policy parameters")
@@ -263,12 +263,13 @@ def verify(snapshot: PolicySnapshot, policy: Policy, spec: SpaceSpec) -> tuple[P
     return params, error
 
 
-def _description_difference(learner: str, actor: str) -> list[str]:
-    theirs, ours = (_parse(text) for text in (learner, actor))
-    if theirs is None or ours is None:
-        return [f"unreadable description from the {'learner' if theirs is None else 'actor'}"]
-    return [f"{name}: learner {_value(theirs, name)}, actor {_value(ours, name)}"
-            for name in sorted(theirs.keys() | ours.keys()) if _value(theirs, name) != _value(ours, name)]
+def description_difference(theirs: str, ours: str, they: str, we: str) -> list[str]:
+    """List, one line per setting, what two descriptions of a policy's network differ in."""
+    a, b = (_parse(text) for text in (theirs, ours))
+    if a is None or b is None:
+        return [f"unreadable description from the {they if a is None else we}"]
+    return [f"{name}: {they} {_value(a, name)}, {we} {_value(b, name)}"
+            for name in sorted(a.keys() | b.keys()) if _value(a, name) != _value(b, name)]
 
 
 def _parse(description: str) -> dict[str, Any] | None:
